@@ -1,0 +1,42 @@
+"""Sentences for bad input: each names the argument, what was expected and what came."""
+
+from torch import Tensor
+
+
+def require_matrix(name: str, tensor: Tensor, min_rows: int = 1, min_columns: int = 1) -> None:
+    """Raises ValueError unless the tensor has shape (rows, columns) with at least the given sizes."""
+    if tensor.dim() != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_columns:
+        raise ValueError(
+            f"{name}: expected shape (N, K) with N >= {min_rows} and K >= {min_columns}, "
+            f"got {tuple(tensor.shape)}"
+        )
+
+
+def require_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raises ValueError unless both tensors have the same shape and at least one element."""
+    if tensor.shape != other.shape:
+        raise ValueError(
+            f"{other_name}: expected the shape of {name}, {tuple(tensor.shape)}, "
+            f"got {tuple(other.shape)}"
+        )
+    if tensor.numel() == 0:
+        raise ValueError(f"{name}: expected at least one element, got shape {tuple(tensor.shape)}")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raises ValueError unless value > 0."""
+    if not value > 0:
+        raise ValueError(f"{name}: expected a number > 0, got {value}")
+
+
+def require_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
+    """Raises ValueError unless labels has shape (N,), an integer dtype, and values in [0, K)."""
+    if labels.shape != (num_samples,):
+        raise ValueError(f"labels: expected shape ({num_samples},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels: expected class indices of an integer dtype, got {labels.dtype}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"labels: expected class indices from 0 to {num_classes - 1}, "
+            f"got values from {int(labels.min())} to {int(labels.max())}"
+        )
