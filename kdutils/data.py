@@ -1,0 +1,189 @@
+"""Fashion-MNIST as tensors in memory, the course's fixed splits, and shuffled batches."""
+
+import gzip
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdutils._validate import require_positive
+
+CLASS_NAMES = (
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+NUM_CLASSES = len(CLASS_NAMES)
+# Of the pixels of the teacher's part, divided by 255.
+PIXEL_MEAN, PIXEL_STD = 0.2857, 0.3530
+
+FASHION_MNIST_SHA256 = {
+    "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+    "train-labels-idx1-ubyte.gz": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+    "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+    "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+}
+
+
+class DataFileError(RuntimeError):
+    """A data file that is missing, truncated or altered."""
+
+
+class Split(NamedTuple):
+    """Images (N, 1, 28, 28) as uint8 and their labels (N,) as int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class FashionMNIST(NamedTuple):
+    """The course's four disjoint parts.
+
+    teacher: 38,000 images on which the teacher was trained.
+    validation: 2,000 images on which learning rates, temperatures and weights are chosen.
+    pool: 20,000 images that the teacher never saw; students learn from these. A teacher's soft targets
+    on images of its own training set would be overconfident.
+    test: 10,000 images, looked at once.
+    """
+
+    teacher: Split
+    validation: Split
+    pool: Split
+    test: Split
+
+
+def data_dir() -> Path:
+    """The folder with the course's data: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "_data" if (package / "_data").is_dir() else package.parent / "data"
+
+
+def verified_bytes(path: Path, sha256: str) -> bytes:
+    """The content of a file whose SHA-256 is the expected one.
+
+    Raises DataFileError naming the file, what was expected, what was found, and the command that repairs it.
+    """
+    if (path.parents[2] / ".git").exists():
+        repair = f"git restore {path.relative_to(path.parents[2]).as_posix()}"
+    else:
+        repair = "pip install --force-reinstall --no-deps <the same source as before>"
+    if not path.is_file():
+        raise DataFileError(f"{path} is missing (expected a file with SHA-256 {sha256}). Repair: {repair}")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataFileError(
+            f"{path} is truncated or altered: expected SHA-256 {sha256}, "
+            f"found {found} in {len(content):,} bytes. Repair: {repair}"
+        )
+    return content
+
+
+def fashion_mnist() -> FashionMNIST:
+    """Fashion-MNIST's images and labels in the course's fixed splits.
+
+    Nothing is fetched: the files ship with the course. Every file's checksum is verified.
+    The official training set is cut in its own order: [:38000] teacher, [38000:40000] validation,
+    [40000:60000] pool. The official test set is the test part.
+    Raises DataFileError for a missing, truncated or altered file.
+
+    Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747.
+    """
+    train_images, train_labels = (
+        _idx_tensor("train-images-idx3-ubyte.gz"),
+        _idx_tensor("train-labels-idx1-ubyte.gz"),
+    )
+    test_images, test_labels = (
+        _idx_tensor("t10k-images-idx3-ubyte.gz"),
+        _idx_tensor("t10k-labels-idx1-ubyte.gz"),
+    )
+    train_images, test_images = train_images.unsqueeze(1), test_images.unsqueeze(1)
+    train_labels, test_labels = train_labels.long(), test_labels.long()
+    return FashionMNIST(
+        teacher=Split(train_images[:38_000], train_labels[:38_000]),
+        validation=Split(train_images[38_000:40_000], train_labels[38_000:40_000]),
+        pool=Split(train_images[40_000:], train_labels[40_000:]),
+        test=Split(test_images, test_labels),
+    )
+
+
+def _idx_tensor(name: str) -> Tensor:
+    """The uint8 tensor in one gzipped IDX file (magic number, sizes as big-endian int32, then the values)."""
+    path = data_dir() / "fashion-mnist" / name
+    content = bytearray(gzip.decompress(verified_bytes(path, FASHION_MNIST_SHA256[name])))
+    num_dims = content[3]
+    shape = [int.from_bytes(content[4 + 4 * d : 8 + 4 * d], "big") for d in range(num_dims)]
+    return torch.frombuffer(content, dtype=torch.uint8, offset=4 + 4 * num_dims).reshape(shape)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Float32 images with mean 0 and standard deviation 1 over the training set, from uint8 images."""
+    return images.float().div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
+
+
+def labelled_subset(split: Split, size: int, seed: int) -> Split:
+    """A random subset with as many images of every class (size is a multiple of the number of classes).
+
+    The same seed gives the same subset. Raises ValueError for a size that is no multiple of the number of
+    classes, or larger than the rarest class allows.
+    """
+    classes = split.labels.unique()
+    per_class = size // len(classes)
+    largest = int(split.labels.bincount()[classes].min())
+    if size <= 0 or size % len(classes) or per_class > largest:
+        raise ValueError(
+            f"size: expected a multiple of {len(classes)} up to {largest * len(classes)}, got {size}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(split.labels), generator=generator)
+    index = torch.cat([order[split.labels[order] == c][:per_class] for c in classes])
+    return Split(split.images[index], split.labels[index])
+
+
+class Batches:
+    """Tuples of equally long pieces of the given tensors; see `batches`."""
+
+    def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, seed: int | None):
+        self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the shuffle of the next iteration, as `torch.utils.data.DistributedSampler` does."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.tensors[0]) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        size = len(self.tensors[0])
+        if self.seed is None:
+            order = torch.arange(size)
+        else:
+            # One shuffle per (seed, epoch), whoever iterates and however often: arms stay paired.
+            generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + self.epoch)
+            order = torch.randperm(size, generator=generator)
+        for index in order.split(self.batch_size):
+            pieces = (tensor[index] for tensor in self.tensors)
+            yield tuple(normalised(p) if p.dtype == torch.uint8 else p for p in pieces)
+
+
+def batches(*tensors: Tensor, batch_size: int = 64, seed: int | None = None) -> Batches:
+    """Batches of tensors kept in memory, as a re-iterable of tuples.
+
+    tensors: any number of tensors of the same length N, on the CPU; uint8 tensors are images and come out
+    normalised (float32). The last batch may be smaller; no sample is dropped.
+    seed: None keeps the order; a number shuffles. `set_epoch(epoch)`, which `fit` calls, draws the next
+    shuffle; iterating again without it repeats the same batches. Two objects with the same seed
+    yield the same sequence: that is what makes two arms of an experiment paired.
+    Raises ValueError for tensors of different length, no sample, or batch_size < 1.
+    """
+    if not tensors or any(len(t) != len(tensors[0]) for t in tensors):
+        raise ValueError(
+            f"tensors: expected one or more of the same length, got lengths {[len(t) for t in tensors]}"
+        )
+    if len(tensors[0]) == 0:
+        raise ValueError("tensors: expected at least one sample, got tensors of length 0")
+    require_positive("batch_size", batch_size)
+    return Batches(tensors, batch_size, seed)

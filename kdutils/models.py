@@ -1,0 +1,97 @@
+"""The course's convolutional teacher and students."""
+
+import json
+
+import torch
+from torch import Tensor, nn
+
+from kdutils.data import NUM_CLASSES, DataFileError, data_dir, verified_bytes
+
+
+class ConvNet(nn.Module):
+    """Stages of 3×3 convolutions with batch norm and ReLU, global average pooling, one linear layer.
+
+    widths: channels of each stage.   depths: convolutions of each stage.
+    The first convolution of a stage has stride 2 in the first two stages, 1 after: 28×28 → 14×14 → 7×7 → 7×7.
+    seed: the same seed gives the same initial weights, whatever was drawn before.
+
+    images (N, 1, 28, 28), normalised → logits (N, K). `embed` gives the (N, widths[-1]) activations before
+    the linear layer. Layers to tap: "stages.0", "stages.1", …
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], depths: tuple[int, ...], seed: int = 0, num_classes: int = NUM_CLASSES
+    ):
+        super().__init__()
+        if len(widths) != len(depths) or min(widths, default=0) < 1 or min(depths, default=0) < 1:
+            raise ValueError(
+                f"widths, depths: expected as many positive numbers each, got {widths} and {depths}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            in_channels = (1, *widths[:-1])
+            strides = [2 if stage < 2 else 1 for stage in range(len(widths))]
+            self.stages = nn.Sequential(*map(conv_stage, in_channels, widths, depths, strides))
+            self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.stages(images).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.embed(images))
+
+
+def conv_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
+    """`depth` times convolution, batch norm, ReLU; the first convolution carries the stride."""
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [
+            nn.Conv2d(
+                in_channels if i == 0 else out_channels,
+                out_channels,
+                3,
+                stride if i == 0 else 1,
+                1,
+                bias=False,
+            ),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
+
+
+def teacher_cnn(seed: int = 0) -> ConvNet:
+    """The teacher's architecture, untrained: 279 thousand parameters."""
+    return ConvNet(widths=(32, 64, 128), depths=(1, 2, 2), seed=seed)
+
+
+def small_cnn(seed: int = 0, width: int = 8) -> ConvNet:
+    """A student of three convolutions: 6.3 thousand parameters at width 8, 24 thousand at 16."""
+    return ConvNet(widths=(width, 2 * width, 4 * width), depths=(1, 1, 1), seed=seed)
+
+
+def deep_thin_cnn(seed: int = 0) -> ConvNet:
+    """A student of ten thin convolutions: 14.5 thousand parameters."""
+    return ConvNet(widths=(8, 12, 16), depths=(2, 4, 4), seed=seed)
+
+
+def load_teacher() -> ConvNet:
+    """The trained teacher that ships with the course, in eval mode, its parameters frozen.
+
+    How it was trained and what it reaches stands in `data/teacher/card.json`.
+    Raises DataFileError for a missing, truncated or altered file.
+    """
+    from safetensors.torch import load
+
+    folder = data_dir() / "teacher"
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        sha256 = card["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataFileError(
+            f"{folder / 'card.json'}: expected the teacher's card with its checksum, got {error!r}. "
+            "Repair: python tools/train_teacher.py"
+        ) from error
+    teacher = teacher_cnn()
+    teacher.load_state_dict(load(verified_bytes(folder / "teacher.safetensors", sha256)))
+    return teacher.eval().requires_grad_(False)
