@@ -4,7 +4,9 @@ from torch import Tensor
 
 
 def require_matrix(name: str, tensor: Tensor, min_rows: int = 1, min_columns: int = 1) -> None:
-    """Raises ValueError unless the tensor has shape (rows, columns) with at least the given sizes."""
+    """Raises ValueError unless the tensor is floating and (rows, columns), with at least the given sizes."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
     if tensor.dim() != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_columns:
         raise ValueError(
             f"{name}: expected shape (N, K) with N >= {min_rows} and K >= {min_columns}, "
@@ -16,8 +18,7 @@ def require_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor
     """Raises ValueError unless both tensors have the same shape and at least one element."""
     if tensor.shape != other.shape:
         raise ValueError(
-            f"{other_name}: expected the shape of {name}, {tuple(tensor.shape)}, "
-            f"got {tuple(other.shape)}"
+            f"{other_name}: expected the shape of {name}, {tuple(tensor.shape)}, got {tuple(other.shape)}"
         )
     if tensor.numel() == 0:
         raise ValueError(f"{name}: expected at least one element, got shape {tuple(tensor.shape)}")
