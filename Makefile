@@ -1,0 +1,40 @@
+# make lab                      open the course in JupyterLab
+# make test                     run every test and every notebook
+# make notebooks                run all notebooks afresh and store their outputs
+# make notebooks NB=notebooks/01_response_knowledge.ipynb      the same for one of them
+# make bench                    measure speed and memory
+#
+# Each of them makes the environment .venv and installs what it needs, once.
+# Another Python than python3: make lab PYTHON=python3.12
+
+PYTHON = python3
+NB = notebooks/*.ipynb
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+lab: .venv/lab.stamp
+	@echo "Opening JupyterLab on the notebooks. Ctrl-C here stops it."
+	@allow_root=; [ "$$(id -u)" != 0 ] || allow_root=--allow-root; \
+	.venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $$allow_root
+
+test: .venv/test.stamp
+	@sh tools/install_chromium.sh
+	@echo "Running all tests and all notebooks."
+	@.venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600
+
+notebooks: .venv/test.stamp
+	@.venv/bin/python tools/store_notebooks.py $(NB)
+
+bench: .venv/test.stamp
+	@.venv/bin/python benchmarks/run.py
+
+.venv/lab.stamp: requirements.txt pyproject.toml
+	@sh tools/install.sh "$(PYTHON)" -r requirements.txt
+	@touch $@
+
+.venv/test.stamp: .venv/lab.stamp
+	@sh tools/install.sh "$(PYTHON)" -e ".[int8,test]"
+	@touch $@
+
+.PHONY: help lab test notebooks bench
