@@ -1,0 +1,9 @@
+"""Claims checked where they are made, and the exercises' checks.
+
+check("distilled beats labels only, points", gain.mean, above=2.0)     # a claim: raises when missed
+kdutils.check.soft_loss(soft_loss)                                      # an exercise: never raises
+"""
+
+from kdutils.check.claim import ClaimFailed, check
+
+__all__ = ["ClaimFailed", "check"]

@@ -1,0 +1,43 @@
+"""A claim about a value just computed: printed with its bound, or an error with the same words."""
+
+import math
+
+
+class ClaimFailed(AssertionError):
+    """A claim whose bound is missed."""
+
+
+def check(
+    claim: str,
+    value: float,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    equals: float | None = None,
+    tolerance: float = 0.0,
+) -> None:
+    """Prints the claim, the value, the bound and ✓; raises ClaimFailed with the same words when it is missed.
+
+    above, below: strict bounds; both together make an interval.   equals: within `tolerance`, inclusive.
+    A value that is not a number misses every bound.
+    Raises ValueError where no bound is given, or `equals` stands beside another bound.
+    """
+    if (equals is None) == (above is None and below is None):
+        raise ValueError(
+            "expected `equals`, or `above` and/or `below`; a claim needs a bound that it can miss"
+        )
+    value = float(value)
+    if equals is not None:
+        holds = abs(value - equals) <= tolerance
+        bound = f"= {equals:.6g}" + (f" ± {tolerance:.2g}" if tolerance else "")
+    else:
+        low = -math.inf if above is None else above
+        high = math.inf if below is None else below
+        holds = low < value < high
+        bound = " and ".join(
+            ([] if above is None else [f"> {above:.4g}"]) + ([] if below is None else [f"< {below:.4g}"])
+        )
+    line = f"{claim}: {value:.4g} ({bound})"
+    if not holds:
+        raise ClaimFailed(f"✗ {line}")
+    print(f"✓ {line}")

@@ -1,0 +1,132 @@
+"""How an exercise is judged: passed, not attempted, or not yet with the slip named. Never raises."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PASSED = "✓ passed"
+NOT_ATTEMPTED = "… not attempted: replace the dots, then run this cell again"
+
+
+def not_yet(reason: str) -> str:
+    return f"✗ not yet: {reason}"
+
+
+def judge_function(
+    attempt: Any,
+    cases: Iterable[tuple],
+    definition: Callable[..., Any],
+    slips: Mapping[str, Callable[..., Any]],
+    gradient: bool = True,
+) -> None:
+    """Prints the verdict on a function that the reader wrote.
+
+    cases: argument tuples to try, seeded by the caller.   definition: the function written out.
+    slips: what a usual slip looks like ("T² is missing") → the function with that slip.
+    gradient: also compare the gradients with respect to all floating-point arguments, so that a teacher
+    that learns is found out ("the gradient differs").
+    """
+    cases = list(cases)
+    try:
+        answers = [_value_and_gradients(attempt, case, gradient) for case in cases]
+    except _NotAttempted:
+        print(NOT_ATTEMPTED)
+        return
+    except Exception as error:  # whatever the reader's code raises is the verdict, not a crash of the page
+        print(not_yet(f"it raised {type(error).__name__}: {error}"))
+        return
+    expected = [_value_and_gradients(definition, case, gradient) for case in cases]
+    if all(map(_same, answers, expected)):
+        print(PASSED)
+        return
+    for description, slip in slips.items():
+        if all(map(_same, answers, (_value_and_gradients(slip, case, gradient) for case in cases))):
+            print(not_yet(f"looks as if {description}"))
+            return
+    print(not_yet(_difference(answers[0], expected[0])))
+
+
+def judge_value(attempt: Any, correct: float, tolerance: float, slips: Mapping[str, float]) -> None:
+    """Prints the verdict on a number that the reader predicted or worked out.
+
+    slips: what a usual slip looks like → the number it leads to.
+    """
+    if attempt is ...:
+        print(NOT_ATTEMPTED)
+        return
+    try:
+        answer = float(attempt)
+    except (TypeError, ValueError):
+        print(not_yet(f"expected a number, got {attempt!r}"))
+        return
+    if abs(answer - correct) <= tolerance:
+        print(PASSED)
+        return
+    for description, value in slips.items():
+        if abs(answer - value) <= tolerance:
+            print(not_yet(f"looks as if {description}"))
+            return
+    print(not_yet(f"{answer:.4g} is too {'high' if answer > correct else 'low'}"))
+
+
+def judge_choice(attempt: Any, correct: str, why_not: Mapping[str, str]) -> None:
+    """Prints the verdict on a choice among strings.   why_not: a wrong choice → what speaks against it."""
+    if attempt is ...:
+        print(NOT_ATTEMPTED)
+    elif attempt == correct:
+        print(PASSED)
+    elif isinstance(attempt, str) and attempt in why_not:
+        print(not_yet(why_not[attempt]))
+    else:
+        print(not_yet(f"expected one of {sorted({correct, *why_not})}, got {attempt!r}"))
+
+
+class _NotAttempted(Exception):
+    pass
+
+
+def _value_and_gradients(function: Any, case: tuple, gradient: bool) -> tuple[Tensor, list[Tensor]]:
+    """The value, and the gradient of its sum for every floating-point argument (zero where none arrives)."""
+    if function is ...:
+        raise _NotAttempted
+    arguments = [
+        argument.detach().clone().requires_grad_(gradient) if _is_float(argument) else argument
+        for argument in case
+    ]
+    value = function(*arguments)
+    if value is ... or value is None:
+        raise _NotAttempted
+    value = torch.as_tensor(value)
+    inputs = [argument for argument in arguments if _is_float(argument)]
+    if not gradient:
+        return value.detach(), []
+    if not value.requires_grad:
+        return value, [torch.zeros_like(tensor) for tensor in inputs]
+    gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+    pairs = zip(gradients, inputs, strict=True)
+    return value.detach(), [torch.zeros_like(i) if g is None else g for g, i in pairs]
+
+
+def _is_float(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and argument.is_floating_point()
+
+
+def _same(answer: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]]) -> bool:
+    return _close(answer[0], other[0]) and all(map(_close, answer[1], other[1]))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-7)
+
+
+def _difference(answer: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, list[Tensor]]) -> str:
+    value, right = answer[0], expected[0]
+    if value.shape != right.shape:
+        return f"expected a result of shape {tuple(right.shape)}, got {tuple(value.shape)}"
+    if _close(value, right):
+        return "the value is right, its gradient is not: does the teacher's side learn, or the student's not?"
+    if value.dim() == 0:
+        return f"on random input the definition gives {right.item():.4g}, yours {value.item():.4g}"
+    return f"on random input it differs from the definition by up to {(value - right).abs().max().item():.3g}"

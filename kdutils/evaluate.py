@@ -1,0 +1,125 @@
+"""What a model is worth (accuracy, calibration, agreement) and what it costs (parameters, MACs, MB, ms)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdutils._validate import require_labels, require_matrix, require_positive, require_same_shape
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of samples whose largest logit is the label's, in percent.
+
+    logits: (N, K).   labels: (N,), class indices.   Raises ValueError for shapes or labels that do not fit,
+    or logits that are not finite.
+    """
+    _require_logits(logits, labels)
+    return 100 * (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """Minus the log-probability of the label, in nats, averaged over N.
+
+    logits: (N, K), unnormalised.   labels: (N,).   Raises ValueError as `accuracy`.
+    """
+    _require_logits(logits, labels)
+    return F.cross_entropy(logits.double(), labels).item()
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Gap between confidence and accuracy, in percentage points, averaged over bins of equal width.
+
+    The confidence is the largest probability. Every bin weighs as many samples as fall into it.
+    logits: (N, K), unnormalised.   labels: (N,).   bins: cut (0, 1] into equal parts.
+    Raises ValueError as `accuracy`, and for bins < 1.
+
+    Source: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", eq. 3.
+    """
+    _require_logits(logits, labels)
+    require_positive("bins", bins)
+    confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
+    correct = (prediction == labels).double()
+    bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    gap_sums = torch.zeros(bins, dtype=torch.float64).index_add_(
+        0, bin_of.cpu(), (correct - confidence).cpu()
+    )
+    return 100 * gap_sums.abs().sum().item() / len(labels)
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
+    """Share of samples for which student and teacher predict the same class, in percent.
+
+    Both: (N, K).   Raises ValueError for shapes that differ, an empty batch, or logits that are not finite.
+
+    Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?" (top-1 agreement).
+    """
+    require_matrix("student_logits", student_logits)
+    require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
+    _require_finite("student_logits", student_logits)
+    _require_finite("teacher_logits", teacher_logits)
+    return 100 * (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).double().mean().item()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable and frozen parameters (buffers such as running statistics not counted)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, sample: Tensor) -> int:
+    """Multiply-accumulate operations of one forward pass on the sample, half of PyTorch's FLOP count.
+
+    sample: a batch as the model takes it; give a batch of one for MACs per image. Convolutions, linear layers
+    and matrix products count; batch norm, activations and pooling do not.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad(), _eval_mode(model):
+        model(sample)
+    return counter.get_total_flops() // 2
+
+
+def size_mb(model: nn.Module) -> float:
+    """Size of the parameters and buffers as stored, in MB (10⁶ bytes)."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
+
+
+def latency_ms(model: nn.Module, sample: Tensor, min_run_time: float = 0.3, num_threads: int = 1) -> float:
+    """Median time of one forward pass in eval mode without gradient, in ms, on the sample's device.
+
+    sample: a batch as the model takes it; its length is the batch size.
+    `torch.utils.benchmark` warms up, synchronises a GPU, and repeats in blocks for at least `min_run_time`
+    seconds. num_threads: threads of the CPU; 1 unless told, since that is what repeats best.
+    """
+    from torch.utils.benchmark import Timer
+
+    with torch.inference_mode(), _eval_mode(model):
+        timer = Timer("model(sample)", globals={"model": model, "sample": sample}, num_threads=num_threads)
+        return 1e3 * timer.blocked_autorange(min_run_time=min_run_time).median
+
+
+class _eval_mode:  # noqa: N801 (a context manager, used like a function)
+    """Eval mode inside the block, the former mode after it."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.was_training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *error: object) -> None:
+        self.model.train(self.was_training)
+
+
+def _require_logits(logits: Tensor, labels: Tensor) -> None:
+    require_matrix("logits", logits)
+    require_labels(labels, *logits.shape)
+    _require_finite("logits", logits)
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise ValueError(
+            f"{name}: expected finite numbers, got {int((~tensor.isfinite()).sum())} that are not"
+        )
