@@ -1,0 +1,162 @@
+"""Runs a notebook with a fault injected into kdutils, and tells which of its claims still hold.
+
+    python tests/faults.py notebooks/01_response_knowledge.ipynb "kd_loss zeroed"     # prints JSON
+
+A claim of a gain that holds although the loss is zeroed, or the teacher's classes are permuted, was no claim.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def tensors_in(arguments: Iterable[Any]) -> list[Tensor]:
+    """All floating-point tensors among the arguments, also inside tuples and lists."""
+    found: list[Tensor] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.is_floating_point():
+            found.append(argument)
+        elif isinstance(argument, (tuple, list)):
+            found += tensors_in(argument)
+    return found
+
+
+def zero_loss(*arguments: Any, **_: Any) -> Tensor:
+    """Zero, with zero gradients for every tensor that asks for one."""
+    return torch.stack([tensor.sum() * 0 for tensor in tensors_in(arguments)]).sum()
+
+
+def zero_every_loss() -> None:
+    for module_name in ("response", "feature", "relation", "online", "selfdistill", "transformer"):
+        with contextlib.suppress(ModuleNotFoundError):
+            module = importlib.import_module(f"kdutils.{module_name}")
+            for name in dir(module):
+                if name.endswith("_loss"):
+                    setattr(module, name, zero_loss)
+
+
+def zero_one_loss(path: str) -> Callable[[], None]:
+    """A fault that zeroes one loss, named as "module.function"."""
+    module_name, name = path.split(".")
+
+    def inject() -> None:
+        module = importlib.import_module(f"kdutils.{module_name}")
+        assert hasattr(module, name), path
+        setattr(module, name, zero_loss)
+
+    return inject
+
+
+def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], None]:
+    """A fault that alters the trained teacher whenever it is loaded."""
+
+    def inject() -> None:
+        from kdutils import models
+
+        load_teacher = models.load_teacher
+
+        def faulty_teacher() -> models.ConvNet:
+            teacher = load_teacher()
+            with torch.no_grad():
+                change(teacher)
+            return teacher
+
+        models.load_teacher = faulty_teacher
+
+    return inject
+
+
+def permute_classes(teacher: torch.nn.Module) -> None:
+    """Every class gets another class's logit."""
+    for parameter in teacher.classifier.parameters():
+        parameter.copy_(parameter.roll(3, dims=0))
+
+
+def untrain(teacher: torch.nn.Module) -> None:
+    from kdutils.models import teacher_cnn
+
+    teacher.load_state_dict(teacher_cnn(seed=1).state_dict())
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "none": lambda: None,
+    "losses zeroed": zero_every_loss,
+    "kd_loss zeroed": zero_one_loss("response.kd_loss"),
+    "classes permuted": change_teacher(permute_classes),
+    "teacher untrained": change_teacher(untrain),
+}
+
+
+def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
+    """Claim → whether it holds, over all claims of a notebook that runs under a fault in its own process.
+
+    A cell that raises counts as a claim that fails, named after the cell's number; the next cells still run.
+    """
+    process = subprocess.run(
+        [sys.executable, __file__, str(notebook), fault],
+        capture_output=True,
+        text=True,
+        cwd=NOTEBOOKS,
+        env={**os.environ, "MPLBACKEND": "agg", "TQDM_DISABLE": "1"},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def surviving_claims(notebook: Path, faults: Iterable[str]) -> set[str]:
+    """The claims that hold under every one of the faults: none of these may be a claim of a gain."""
+    outcomes = [claims_under(notebook, fault) for fault in faults]
+    return {claim for claim in outcomes[0] if all(outcome.get(claim, False) for outcome in outcomes)}
+
+
+def main(notebook: str, fault: str) -> None:
+    import kdutils.check
+    from IPython.core.inputtransformer2 import TransformerManager
+    from IPython.display import display
+
+    outcomes: dict[str, bool] = {}
+    true_check = kdutils.check.check
+
+    def recording_check(claim: str, value: float, **bounds: Any) -> None:
+        try:
+            true_check(claim, value, **bounds)
+            outcomes[claim] = outcomes.get(claim, True)
+        except kdutils.check.ClaimFailed as failure:
+            outcomes[claim] = False
+            print(failure, file=sys.stderr)
+
+    kdutils.check.check = recording_check
+    if fault in FAULTS:
+        FAULTS[fault]()
+    else:  # "module.function zeroed"
+        zero_one_loss(fault.removesuffix(" zeroed"))()
+    cells = [c for c in json.loads(Path(notebook).read_text())["cells"] if c["cell_type"] == "code"]
+    namespace: dict[str, Any] = {"__name__": "__main__", "display": display}
+    for number, cell in enumerate(cells, 1):
+        source = TransformerManager().transform_cell("".join(cell["source"]))
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(source, f"cell {number}", "exec"), namespace)
+        except Exception as error:
+            outcomes[f"cell {number} runs"] = False
+            print(f"cell {number}: {type(error).__name__}: {error}", file=sys.stderr)
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
