@@ -24,6 +24,27 @@ def require_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor
         raise ValueError(f"{name}: expected at least one element, got shape {tuple(tensor.shape)}")
 
 
+def require_same_batch(
+    name: str, tensor: Tensor, other_name: str, other: Tensor, min_samples: int = 1
+) -> None:
+    """Raises ValueError unless both tensors have shape (N, ...), the same N, and at least one element."""
+    for argument, value in ((name, tensor), (other_name, other)):
+        if value.dim() < 2 or value.shape[0] < min_samples or value.numel() == 0:
+            raise ValueError(
+                f"{argument}: expected shape (N, ...) with N >= {min_samples}, got {tuple(value.shape)}"
+            )
+    if tensor.shape[0] != other.shape[0]:
+        raise ValueError(
+            f"{other_name}: expected N = {tensor.shape[0]} samples as in {name}, got {tuple(other.shape)}"
+        )
+
+
+def require_feature_maps(name: str, tensor: Tensor) -> None:
+    """Raises ValueError unless the tensor has shape (N, C, H, W) and at least one element."""
+    if tensor.dim() != 4 or tensor.numel() == 0:
+        raise ValueError(f"{name}: expected shape (N, C, H, W), none of them 0, got {tuple(tensor.shape)}")
+
+
 def require_positive(name: str, value: float) -> None:
     """Raises ValueError unless value > 0."""
     if not value > 0:

@@ -1,0 +1,308 @@
+"""Feature knowledge: what the hidden layers of a teacher compute, and losses that ask a student for it."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
+
+from kdutils._precision import at_least_float32
+from kdutils._validate import require_feature_maps, require_same_batch, require_same_shape
+from kdutils._vectors import inner_products, unit_vectors
+
+FIRST_VARIANCE = 5.0  # σ² of VIDLoss before training, and the least it can become
+SMALLEST_VARIANCE = 1e-5
+
+
+class FeatureTap:
+    """Context manager that records what named layers of a model return, by forward hooks.
+
+        with FeatureTap(student, {"early": "stages.0", "late": "stages.2"}) as tap:
+            logits = student(images)
+        loss = at_loss(tap["late"], teacher_features)
+
+    model: any module. layers: from a name of your choice to the path of a layer, as `named_modules()`
+    spells it; in DataParallel or DistributedDataParallel, the path within the wrapped model.
+
+    `tap[name]` is the tensor that the layer returned in its last call, inside the block or after it. It
+    carries gradients, and it is a copy: an in-place ReLU or `+=` further on does not reach it. What
+    DataParallel spread over several devices comes back as one batch, in order, on the first of them.
+    Leaving the block removes the hooks, also when an exception leaves it.
+
+    Raises ValueError for a path that does not exist, with the nearest that does. Reading raises KeyError for
+    a name that was not given and RuntimeError for a layer that the last forward pass did not reach. A layer
+    that returns anything but a tensor raises TypeError as it runs.
+
+    Written out in notebook 02.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, str]):
+        inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
+        modules = dict(inner.named_modules())
+        for name, path in layers.items():
+            if path not in modules:
+                nearest = difflib.get_close_matches(path, modules, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f"layers[{name!r}]: expected the path of a layer of {type(inner).__name__}, "
+                    f"got {path!r}; the nearest is {nearest!r}"
+                )
+        self._model = model
+        self._paths = dict(layers)
+        self._layers = {name: modules[path] for name, path in layers.items()}
+        self._parts: dict[str, dict[int | None, Tensor]] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> "FeatureTap":
+        self._hooks.append(self._model.register_forward_pre_hook(self._forget))
+        for name, layer in self._layers.items():
+            self._hooks.append(layer.register_forward_hook(self._recorder(name)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._paths:
+            raise KeyError(f"no layer is tapped as {name!r}, only as {sorted(self._paths)}")
+        if name not in self._parts:
+            raise RuntimeError(
+                f"nothing recorded for {name!r}: no forward pass inside the `with` block has reached the "
+                f"layer {self._paths[name]!r}, or the last one went around it"
+            )
+        return _in_batch_order(self._parts[name], getattr(self._model, "device_ids", None) or [None])
+
+    def _forget(self, module: nn.Module, inputs: object) -> None:
+        # a layer that this forward pass goes around must not answer with features of an earlier batch
+        self._parts.clear()
+
+    def _recorder(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def record(module: nn.Module, inputs: object, output: object) -> None:
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"layer {self._paths[name]!r} returns a {type(output).__name__}, not a tensor: "
+                    "tap a layer inside it"
+                )
+            replica = output.device.index if isinstance(self._model, DataParallel) else None
+            # copied because later layers may write into `output`, and copying costs next to nothing in a step
+            self._parts.setdefault(name, {})[replica] = output.clone()
+
+        return record
+
+
+def _in_batch_order(parts: Mapping[int | None, Tensor], device_ids: Sequence[int | None]) -> Tensor:
+    """One tensor from the parts that DataParallel dealt out to its devices in this order."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    ordered = [parts[index] for index in device_ids if index in parts]
+    return torch.cat([part.to(ordered[0].device) for part in ordered])
+
+
+class Regressor(nn.Conv2d):
+    """1×1 convolution from the student's channels to the teacher's, so that `hint_loss` can compare the two.
+
+    features (N, in_channels, H, W) → (N, out_channels, H, W). Its weights must be trained with the student's:
+    hand both to the optimizer. It is thrown away after training.
+
+    Source: Romero et al. 2015 (FitNets). Written out in notebook 02.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+
+def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean squared difference of features, over all elements.
+
+    student_features, teacher_features: the same shape, any; no gradient reaches the teacher. Where the
+    channels differ, pass the student's through a `Regressor` first.
+    Returns a 0-dim tensor of the student's dtype. Raises ValueError if the shapes differ or are empty.
+
+    Source: Romero et al. 2015 (FitNets), who take half the squared norm. Written out in notebook 02.
+    """
+    require_same_shape("student_features", student_features, "teacher_features", teacher_features)
+    loss = F.mse_loss(at_least_float32(student_features), at_least_float32(teacher_features.detach()))
+    return loss.to(student_features.dtype)
+
+
+def attention_map(features: Tensor, p: float = 2) -> Tensor:
+    """Where a layer is active: the mean over C of |A|^p, scaled to unit length over H and W.
+
+    features: shape (N, C, H, W). p: ≥ 1; the larger, the more the strongest channels count.
+    Returns shape (N, H, W), each map of length 1 (of length 0 where all features are zero).
+    Raises ValueError if features has another number of dimensions or none of some size, or p < 1.
+
+    Source: Zagoruyko and Komodakis 2017; the mean over channels is that of their code. Written out in
+    notebook 02.
+    """
+    require_feature_maps("features", features)
+    if not p >= 1:
+        raise ValueError(f"p: expected a number >= 1, got {p}")
+    energy = at_least_float32(features).abs().pow(p).mean(dim=1)
+    return unit_vectors(energy.flatten(1)).view_as(energy).to(features.dtype)
+
+
+def at_loss(student_features: Tensor, teacher_features: Tensor, p: float = 2) -> Tensor:
+    """Mean squared difference of attention maps, over N·H·W.
+
+    student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
+    average-pooled to the smaller before the attention maps are taken. No gradient reaches the teacher.
+    p: see `attention_map`.
+    Returns a 0-dim tensor of the student's dtype; 0 for maps of 1×1, which hold no pattern.
+    Raises ValueError for other shapes, or if N differs.
+
+    Source: Zagoruyko and Komodakis 2017, as in their code; eq. 2 of the paper has the norm itself, not its
+    square divided by H·W. Written out in notebook 02.
+    """
+    student, teacher = _pooled_to_smaller(
+        "student_features", student_features, "teacher_features", teacher_features.detach()
+    )
+    return F.mse_loss(attention_map(student, p), attention_map(teacher, p)).to(student_features.dtype)
+
+
+def fsp_loss(student_pair: tuple[Tensor, Tensor], teacher_pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean squared difference of FSP matrices, over N·C₁·C₂: how early channels go with later ones.
+
+    student_pair, teacher_pair: two feature maps each, (N, C₁, H₁, W₁) and (N, C₂, H₂, W₂); within a pair the
+    larger is average-pooled to the smaller, H×W. C₁ and C₂ are the same in both pairs, the sizes need not be.
+    The FSP matrix of a pair is F₁·F₂ᵀ / (H·W), C₁ by C₂. No gradient reaches the teacher.
+    Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N, C₁ or C₂
+    differ.
+
+    Source: Yim et al. 2017. Written out in notebook 02.
+    """
+    student = _fsp_matrix("student_pair", *student_pair)
+    teacher = _fsp_matrix("teacher_pair", *teacher_pair).detach()
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"teacher_pair: expected (N, C1, C2) as in student_pair, {tuple(student.shape)}, "
+            f"got {tuple(teacher.shape)}"
+        )
+    return F.mse_loss(student, teacher).to(student_pair[0].dtype)
+
+
+def _fsp_matrix(name: str, early: Tensor, late: Tensor) -> Tensor:
+    early, late = _pooled_to_smaller(f"{name}[0]", early, f"{name}[1]", late)
+    return inner_products(early.flatten(2), late.flatten(2)) / early[0, 0].numel()
+
+
+def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Squared distance between the sets of activation patterns of two layers, averaged over N.
+
+    student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
+    average-pooled to the smaller. Each channel's map is scaled to unit length; the distance between the two
+    sets of maps is the maximum mean discrepancy under the kernel k(a, b) = (a·b)². No gradient reaches the
+    teacher.
+    Returns a 0-dim tensor of the student's dtype; 0 for maps of 1×1, which hold no pattern.
+    Raises ValueError for other shapes, or if N differs.
+
+    Source: Huang and Wang 2017 (neuron selectivity transfer, polynomial kernel). Written out in notebook 02.
+    """
+    student, teacher = _pooled_to_smaller(
+        "student_features", student_features, "teacher_features", teacher_features.detach()
+    )
+    student, teacher = unit_vectors(student.flatten(2)), unit_vectors(teacher.flatten(2))
+
+    def mean_kernel(maps: Tensor, other_maps: Tensor) -> Tensor:
+        # (N, C, C) at most: multiplied out before the sum, it would be H·W times as large
+        return inner_products(maps, other_maps).pow(2).mean()
+
+    discrepancy = (
+        mean_kernel(student, student) + mean_kernel(teacher, teacher) - 2 * mean_kernel(student, teacher)
+    )
+    return discrepancy.to(student_features.dtype)
+
+
+class VIDLoss(nn.Module):
+    """Negative log-likelihood of the teacher's features under a Gaussian that the student predicts, in nats.
+
+    The mean μ is a small network on the student's features (three 1×1 convolutions), the variance σ² one
+    learned number per teacher channel, softplus + 1e-5, 5 at first. Both must be trained with the student:
+    hand `parameters()` to the optimizer. Channels that the student cannot predict get a large σ² and count
+    less.
+
+    loss(student_features, teacher_features): shapes (N, in_channels, H, W) and (N, out_channels, H, W); of
+    different sizes, the larger is average-pooled to the smaller. No gradient reaches the teacher.
+    Returns ½·[(t − μ)²/σ² + log σ²] averaged over N·C·H·W, a 0-dim tensor of the student's dtype; without the
+    constant ½·log 2π, so it can be negative. Raises ValueError for other shapes, or if N differs.
+
+    Source: Ahn et al. 2019 (variational information distillation), as in their code. Written out in
+    notebook 02.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, kernel_size=1, bias=False),
+        )
+        softplus_inverse = math.log(math.expm1(FIRST_VARIANCE - SMALLEST_VARIANCE))
+        self.raw_variance = nn.Parameter(torch.full((out_channels,), softplus_inverse))
+        self.in_channels, self.out_channels = in_channels, out_channels
+
+    @property
+    def variance(self) -> Tensor:
+        """σ² of each teacher channel, shape (out_channels,)."""
+        return F.softplus(self.raw_variance) + SMALLEST_VARIANCE
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        student, teacher = _pooled_to_smaller(
+            "student_features", student_features, "teacher_features", teacher_features.detach()
+        )
+        _require_channels("student_features", student, self.in_channels)
+        _require_channels("teacher_features", teacher, self.out_channels)
+        variance = self.variance.view(1, -1, 1, 1)
+        squared_error = (teacher - at_least_float32(self.mean(student))).pow(2)
+        return (0.5 * (squared_error / variance + variance.log())).mean().to(student_features.dtype)
+
+
+def linear_cka(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Similarity of two representations of the same N samples, from 0 to 1: linear centred kernel alignment.
+
+    student_features, teacher_features: shapes (N, ...) with the same N ≥ 2 and any number of features each.
+    The N×N inner products of the centred features say which samples a layer takes to be alike; the measure is
+    the cosine between the student's and the teacher's. Rotating the features, scaling all of them alike or
+    adding a constant changes nothing. No gradient reaches the teacher.
+    Returns a 0-dim tensor of the student's dtype; 0 if one of them gives all samples the same features.
+    Raises ValueError if N differs or is below 2.
+
+    Source: Kornblith et al. 2019. Written out in notebook 02.
+    """
+    require_same_batch(
+        "student_features", student_features, "teacher_features", teacher_features, min_samples=2
+    )
+    student = unit_vectors(_centred_gram(student_features).flatten())
+    teacher = unit_vectors(_centred_gram(teacher_features.detach()).flatten())
+    return (student * teacher).sum().to(student_features.dtype)
+
+
+def _centred_gram(features: Tensor) -> Tensor:
+    rows = at_least_float32(features).flatten(1)
+    rows = rows - rows.mean(dim=0)
+    return inner_products(rows, rows)
+
+
+def _pooled_to_smaller(name: str, features: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in at least float32, average-pooled to the smaller height and the smaller width of the two."""
+    require_feature_maps(name, features)
+    require_feature_maps(other_name, other)
+    require_same_batch(name, features, other_name, other)
+    size = min(features.shape[2], other.shape[2]), min(features.shape[3], other.shape[3])
+    return _pooled(at_least_float32(features), size), _pooled(at_least_float32(other), size)
+
+
+def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
+    return features if features.shape[2:] == size else F.adaptive_avg_pool2d(features, size)
+
+
+def _require_channels(name: str, features: Tensor, channels: int) -> None:
+    if features.shape[1] != channels:
+        raise ValueError(f"{name}: expected {channels} channels, got {tuple(features.shape)}")
