@@ -1,0 +1,192 @@
+"""Rules for a stored notebook. Each rule yields a sentence for every place that breaks it."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+from nbformat import NotebookNode
+from notebook_files import code_cells, with_tag
+
+MAX_KB = 300
+MAX_MEDIAN_LINES = 8
+
+MACHINE_PATH = re.compile(r"(?<![\w.])(/(root|work|tmp|home|Users)\b|[A-Z]:\\Users\\)[^\s\"']*")
+PROGRESS_BAR = re.compile(r"\d+%\|")
+SLIDER_CALL = re.compile(r"\b(explore|interact|interactive_output)\(")
+NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+\.ipynb)(#[^)]*)?\)")
+RELATIVE_IMAGE = re.compile(r"!\[[^\]]*\]\((?!https://)[^)]*\)|<img[^>]+src=[\"'](?!https://)[^>]*>")
+MYST = re.compile(r"^\s*(`{3,}|:{3,})\{|\{[\w:-]+\}`|^\s*>\s*\[!\w+\]", re.MULTILINE)
+
+DETAILS = re.compile(r"<details.*?</details>", re.DOTALL)
+SET_APART = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", re.DOTALL)
+PLACE_IN_A_TEXT = re.compile(
+    r"(§|\b(sec|section|eq|equation|table|fig|figure|chapter)s?\.?)\s*\(?\d+(\.\d+)*", re.I
+)
+MEASURED = re.compile(r"\d+\.\d+|\d\s*%|\d\s*per ?cent\b")
+CITATION = re.compile(
+    r"https?://"  # a link
+    r"|[A-Z][\w'’-]+(,? (et al\.?|and [A-Z][\w'’-]+))?,? \(?(19|20)\d\d"  # Hinton et al. 2015
+)
+
+
+def outputs(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            yield cell.execution_count, output
+
+
+def texts(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
+    """(where, text) of all cells' sources and of all outputs that a reader can read."""
+    for index, cell in enumerate(notebook.cells):
+        yield f"cell {index}", cell.source
+    for count, output in outputs(notebook):
+        yield f"output of [{count}]", output.get("text", "")
+        for kind, value in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                yield f"output of [{count}]", value
+
+
+def markdown(notebook: NotebookNode) -> Iterator[tuple[int, str]]:
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            yield index, cell.source
+
+
+def executed_in_order(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts are {counts}, not 1…{len(counts)}: run `make notebooks`"
+
+
+def without_errors(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for count, output in outputs(notebook):
+        if output.output_type == "error":
+            yield f"[{count}] holds an error: {output.ename}: {output.evalue}"
+        if output.get("name") == "stderr":
+            yield f"[{count}] holds a warning: {output.text}"
+
+
+def without_progress_bars(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for where, text in texts(notebook):
+        if PROGRESS_BAR.search(text):
+            yield f"{where} holds a progress bar"
+
+
+def small(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    size = path.stat().st_size / 1e3
+    if size > MAX_KB:
+        yield f"the file has {size:.0f} kB, more than {MAX_KB}"
+
+
+def without_widget_state(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    if "widgets" in notebook.metadata:
+        yield "the metadata holds widget state"
+    for count, output in outputs(notebook):
+        if any("widget" in kind for kind in output.get("data", {})):
+            yield f"[{count}] holds a widget, which nobody can see in a stored notebook"
+
+
+def for_any_python3(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    name = notebook.metadata.get("kernelspec", {}).get("name")
+    if name != "python3":
+        yield f"the kernel is {name}, not python3"
+    if "version" in notebook.metadata.get("language_info", {}):
+        yield "the metadata names a Python version"
+
+
+def figures_are_png(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for count, output in outputs(notebook):
+        for kind, value in output.get("data", {}).items():
+            if (kind.startswith("image/") and kind != "image/png") or "<svg" in value:
+                yield f"[{count}] holds a figure that is no PNG ({kind})"
+
+
+def without_machine_paths(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for where, text in texts(notebook):
+        if found := MACHINE_PATH.search(text):
+            yield f"{where} names a place on one machine: {found[0]}"
+
+
+def cells_have_ids(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for index, cell in enumerate(notebook.cells):
+        if not cell.get("id"):
+            yield f"cell {index} has no id"
+
+
+def checks_a_claim(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    if not any(re.search(r"\bcheck\(", cell.source) for cell in code_cells(notebook)):
+        yield "no cell checks a claim: check(…)"
+
+
+def has_an_exercise_with_its_solution(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    prose = [text for _, text in markdown(notebook)]
+    if not any(re.search(r"^#+ Exercise \d", text, re.MULTILINE) for text in prose):
+        yield "there is no exercise: ### Exercise 1 · …"
+    if not any(re.search(r"<details>\s*<summary>Solution</summary>", text) for text in prose):
+        yield "there is no solution: <details><summary>Solution</summary>"
+
+
+def has_a_slider(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    if not any(SLIDER_CALL.search(cell.source) for cell in with_tag(notebook, "browser")):
+        yield "no cell tagged `browser` makes a slider: explore(…) or interact(…)"
+
+
+def code_in_small_steps(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    lines = [
+        len([line for line in cell.source.splitlines() if line.strip()]) for cell in code_cells(notebook)
+    ]
+    if lines and median(lines) > MAX_MEDIAN_LINES:
+        yield f"the median code cell has {median(lines):g} lines, more than {MAX_MEDIAN_LINES}"
+
+
+def digits_have_sources(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Decimals and percentages in prose, outside code, formulas and solutions, need a citation or a link in
+    their paragraph. What the notebook computes is printed by a cell, not written into a sentence."""
+    for index, text in markdown(notebook):
+        for paragraph in re.split(r"\n\s*\n", SET_APART.sub("", DETAILS.sub("", text))):
+            found = MEASURED.search(PLACE_IN_A_TEXT.sub("", paragraph))
+            if found and not CITATION.search(paragraph):
+                yield f"cell {index}: “{found[0]}” has no source in its paragraph: {paragraph.strip()[:80]}…"
+
+
+def commonmark_only(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for index, text in markdown(notebook):
+        if found := MYST.search(text):
+            yield f"cell {index}: {found[0].strip()} shows as raw text in JupyterLab, Colab or GitHub"
+        if re.search(r"</summary>[^\n]*\n[^\S\n]*\S", text) or re.search(r"</summary>[^\S\n]*[^\s<]", text):
+            yield f"cell {index}: no blank line after </summary>"
+
+
+def links_lead_somewhere(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for index, text in markdown(notebook):
+        for link in NOTEBOOK_LINK.finditer(text):
+            if not (path.parent / link[1]).is_file():
+                yield f"cell {index}: there is no {link[1]}"
+        if found := RELATIVE_IMAGE.search(text):
+            yield f"cell {index}: {found[0]} does not open on Colab; draw it, or link an absolute URL"
+
+
+RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
+    executed_in_order,
+    without_errors,
+    without_progress_bars,
+    small,
+    without_widget_state,
+    for_any_python3,
+    figures_are_png,
+    without_machine_paths,
+    cells_have_ids,
+    checks_a_claim,
+    has_an_exercise_with_its_solution,
+    has_a_slider,
+    code_in_small_steps,
+    digits_have_sources,
+    commonmark_only,
+    links_lead_somewhere,
+]
+
+
+def complaints(notebook: NotebookNode, path: Path) -> list[str]:
+    """What every rule finds in the notebook, which is stored at the path."""
+    return [complaint for rule in RULES for complaint in rule(notebook, path)]
