@@ -17,7 +17,7 @@ from kdutils.response import kd_loss
 def ps_kd_loss(student_logits: Tensor, past_logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Cross-entropy against labels softened by the network's own past answer, in nats, averaged over N.
 
-    The target is (1 − alpha) · onehot(label) + alpha · softmax(past): this is the whole loss, labels included.
+    The target is (1 − alpha) · onehot(label) + alpha · softmax(past): no other label term is needed.
     A cross-entropy, not a divergence: it is not zero where the student equals its past.
 
     student_logits: shape (N, K), unnormalised, K >= 2. labels: shape (N,), class indices.

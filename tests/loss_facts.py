@@ -86,11 +86,14 @@ def assert_finite(loss_fn, student, teacher, *rest):
 
 
 def assert_agrees_with_float64(loss_fn, student, teacher, *rest, rtol):
-    """Value and gradient stay within rtol (of the largest entry) of those of the same numbers in float64."""
+    """Value and gradient stay within rtol of those of the same numbers in float64.
+
+    The gradient is held to its largest entry; below 0.01 what is left may be rounding: the bound is absolute.
+    """
     value, gradient = value_and_gradient(loss_fn, student, teacher, *rest)
     expected_value, expected_gradient = value_and_gradient(loss_fn, student.double(), teacher.double(), *rest)
     torch.testing.assert_close(value.double(), expected_value, rtol=rtol, atol=rtol * 1e-2)
-    scale = expected_gradient.abs().max().item()
+    scale = max(expected_gradient.abs().max().item(), 1e-2)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=rtol * scale)
 
 
