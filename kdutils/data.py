@@ -123,22 +123,27 @@ def normalised(images: Tensor) -> Tensor:
     return images.float().div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
-def labelled_subset(split: Split, size: int, seed: int) -> Split:
-    """A random subset with as many images of every class (size is a multiple of the number of classes).
+def balanced_index(labels: Tensor, size: int, seed: int) -> Tensor:
+    """Indices (size,) of a random subset with as many samples of every class, class after class.
 
-    The same seed gives the same subset. Raises ValueError for a size that is no multiple of the number of
-    classes, or larger than the rarest class allows.
+    labels: (N,), class indices.   size: a multiple of the number of classes present.
+    The same seed gives the same subset; it also picks cached knowledge: `teacher_logits[index]`.
+    Raises ValueError for a size that is no such multiple, or larger than the rarest class allows.
     """
-    classes = split.labels.unique()
-    per_class = size // len(classes)
-    largest = int(split.labels.bincount()[classes].min())
+    classes = labels.unique()
+    per_class = size // max(1, len(classes))
+    largest = int(labels.bincount()[classes].min()) if len(classes) else 0
     if size <= 0 or size % len(classes) or per_class > largest:
         raise ValueError(
             f"size: expected a multiple of {len(classes)} up to {largest * len(classes)}, got {size}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(split.labels), generator=generator)
-    index = torch.cat([order[split.labels[order] == c][:per_class] for c in classes])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([order[labels[order] == c][:per_class] for c in classes])
+
+
+def labelled_subset(split: Split, size: int, seed: int) -> Split:
+    """The images and labels of a balanced random subset; see `balanced_index`."""
+    index = balanced_index(split.labels, size, seed)
     return Split(split.images[index], split.labels[index])
 
 
