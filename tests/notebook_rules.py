@@ -36,10 +36,8 @@ def outputs(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
             yield cell.execution_count, output
 
 
-def texts(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
-    """(where, text) of all cells' sources and of all outputs that a reader can read."""
-    for index, cell in enumerate(notebook.cells):
-        yield f"cell {index}", cell.source
+def shown(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
+    """(where, text) of all outputs that a reader can read."""
     for count, output in outputs(notebook):
         yield f"output of [{count}]", output.get("text", "")
         for kind, value in output.get("data", {}).items():
@@ -68,7 +66,7 @@ def without_errors(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def without_progress_bars(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    for where, text in texts(notebook):
+    for where, text in shown(notebook):
         if PROGRESS_BAR.search(text):
             yield f"{where} holds a progress bar"
 
@@ -103,7 +101,8 @@ def figures_are_png(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def without_machine_paths(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    for where, text in texts(notebook):
+    sources = [(f"cell {index}", cell.source) for index, cell in enumerate(notebook.cells)]
+    for where, text in [*sources, *shown(notebook)]:
         if found := MACHINE_PATH.search(text):
             yield f"{where} names a place on one machine: {found[0]}"
 
