@@ -4,6 +4,7 @@ check("distilled beats labels only, points", gain.mean, above=2.0)     # a claim
 kdutils.check.soft_loss(soft_loss)                                      # an exercise: never raises
 """
 
+from kdutils.check.chapter01 import permuted_teacher, ratio_temperature, soft_loss
 from kdutils.check.claim import ClaimFailed, check
 
-__all__ = ["ClaimFailed", "check"]
+__all__ = ["ClaimFailed", "check", "permuted_teacher", "ratio_temperature", "soft_loss"]
