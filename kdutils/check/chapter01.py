@@ -78,7 +78,7 @@ def permuted_teacher(answer: Any) -> None:
         answer,
         correct="far below labels only",
         why_not={
-            "the same as labels only": "the teacher carries most of the weight in the loss: can it be ignored?",
+            "the same as labels only": "the teacher carries most of the weight: can it be ignored?",
             "slightly below labels only": "the labels carry a tenth of the weight: which of the two does the "
             "student follow where they disagree on every single image?",
             "better than labels only": "soft targets help because they are right about the classes, "
