@@ -24,7 +24,7 @@ from kdutils.train import fit, predict
 
 SEED = 0
 BATCH_SIZE = 256
-RECIPE = {"lr": 0.003, "weight_decay": 0.05, "epochs": 10, "flips_and_shifts": False}
+RECIPE = {"lr": 0.01, "weight_decay": 0.05, "epochs": 10, "flips_and_shifts": False}
 CANDIDATES = [
     {"lr": lr, "weight_decay": 0.05, "epochs": epochs, "flips_and_shifts": augmented}
     for lr, epochs, augmented in [
