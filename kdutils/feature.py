@@ -209,8 +209,9 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     student, teacher = unit_vectors(student.flatten(2)), unit_vectors(teacher.flatten(2))
 
     def mean_kernel(maps: Tensor, other_maps: Tensor) -> Tensor:
-        # (N, C, C) at most: multiplied out before the sum, it would be H·W times as large
-        return inner_products(maps, other_maps).pow(2).mean()
+        # products of shape (N, C, C), never (N, C, C, H·W); a norm, whose gradient needs no further copies
+        products = inner_products(maps, other_maps)
+        return torch.linalg.vector_norm(products).square() / products.numel()
 
     discrepancy = (
         mean_kernel(student, student) + mean_kernel(teacher, teacher) - 2 * mean_kernel(student, teacher)
