@@ -135,7 +135,7 @@ def test_equals_the_formula_with_an_outlier(loss_fn):
     facts.assert_matches_formula(loss_fn, FORMULAS[loss_fn], student, teacher)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     num_samples=st.integers(3, 5),
     widths=st.tuples(st.integers(2, 4), st.integers(2, 4)),
