@@ -1,5 +1,7 @@
 """Sentences for bad input: each names the argument, what was expected and what came."""
 
+from numbers import Integral
+
 from torch import Tensor
 
 
@@ -49,6 +51,12 @@ def require_positive(name: str, value: float) -> None:
     """Raises ValueError unless value > 0."""
     if not value > 0:
         raise ValueError(f"{name}: expected a number > 0, got {value}")
+
+
+def require_count(name: str, value: int) -> None:
+    """Raises ValueError unless value is a whole number >= 1."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
 
 
 def require_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:

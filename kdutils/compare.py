@@ -43,7 +43,7 @@ class Runs:
 
     def of(self, arm: str, measure: str | None = None) -> list[float]:
         """One arm's values, seed by seed; of the first measure unless another is named."""
-        measure = next(iter(self.values)) if measure is None else measure
+        measure = next(iter(self.values), None) if measure is None else measure
         if measure not in self.values:
             raise ValueError(f"measure: expected one of {list(self.values)}, got {measure!r}")
         if arm not in self.values[measure]:
@@ -74,7 +74,7 @@ class Runs:
         """The paired gain of every other arm over one of them, with its interval: a row for every arm."""
         import pandas
 
-        arms = self.values[next(iter(self.values)) if measure is None else measure]
+        arms = next(iter(self.values.values()))  # the same for every measure
         rows = {arm: self.gain(arm, over, measure) for arm in arms if arm != over}
         return pandas.DataFrame(
             {
@@ -104,8 +104,8 @@ def compare(arms: Mapping[str, Callable[[int], Measures]], seeds: Iterable[int])
     arms: name → function of a seed that trains and returns a number, or a dict of named numbers. The pairing
     is the functions' duty: whatever is drawn (subset, initial weights, batches) is drawn from the seed.
     seeds: at least two, so that there is a spread.
-    Raises ValueError for no arm, fewer than two seeds, repeated seeds, or arms that return different
-    measures; FloatingPointError, naming arm and seed, for a measure that is not finite;
+    Raises ValueError for no arm, fewer than two seeds, repeated seeds, or arms that return nothing or
+    different measures; FloatingPointError, naming arm and seed, for a measure that is not finite;
     ComparisonInterrupted, with the seeds that every arm has finished, on an interrupt.
     """
     seeds = list(seeds)
@@ -123,19 +123,20 @@ def compare(arms: Mapping[str, Callable[[int], Measures]], seeds: Iterable[int])
         except KeyboardInterrupt as interrupt:
             raise ComparisonInterrupted(seeds[: seeds.index(seed)], values) from interrupt
         measures = result if isinstance(result, dict) else {"accuracy (%)": result}
-        if values and measures.keys() != values.keys():
-            raise ValueError(
-                f"arms: expected {arm!r} to return {list(values)} as {first_arm!r}, got {list(measures)}"
-            )
+        if not measures or (values and measures.keys() != values.keys()):
+            expected = f"{list(values)} as {first_arm!r}" if values else "at least one measure"
+            raise ValueError(f"arms: expected {arm!r} to return {expected}, got {list(measures)}")
         for name, value in measures.items():
+            if value is None:
+                raise ValueError(f"arms: expected {arm!r} to return a number or a dict of numbers, got None")
             if not math.isfinite(value):
                 raise FloatingPointError(f"arm {arm!r}, seed {seed}: {name} is {value}")
             values.setdefault(name, {}).setdefault(arm, []).append(float(value))
     return Runs(seeds, values)
 
 
-def paired_gain(differences: Iterable[float], confidence: float = 0.95) -> Gain:
-    """Mean of paired differences with its standard error and Student's t-interval.
+def paired_gain(differences: Iterable[float]) -> Gain:
+    """Mean of paired differences with its standard error and Student's 95 % t-interval.
 
     differences: one number per seed, at least two, finite.   Raises ValueError otherwise.
 
@@ -148,7 +149,7 @@ def paired_gain(differences: Iterable[float], confidence: float = 0.95) -> Gain:
         raise ValueError(f"differences: expected at least two finite numbers, got {differences}")
     n = len(differences)
     mean, error = math.fsum(differences) / n, _standard_error(differences)
-    half_width = error * float(stdtrit(n - 1, (1 + confidence) / 2))
+    half_width = error * float(stdtrit(n - 1, 0.975))
     return Gain(mean, error, mean - half_width, mean + half_width, differences)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdutils._validate import require_positive
+from kdutils._validate import require_count
 
 CLASS_NAMES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -28,7 +28,15 @@ FASHION_MNIST_SHA256 = {
 
 
 class DataFileError(RuntimeError):
-    """A data file that is missing, truncated or altered."""
+    """A data file that is missing, truncated or altered; says what was expected and found, and the repair."""
+
+    def __init__(self, path: Path, expected: str, found: str):
+        root = path.parents[2]
+        if (root / ".git").exists():
+            repair = f'git -C "{root}" restore {path.relative_to(root).as_posix()}'
+        else:
+            repair = "pip install --force-reinstall --no-deps git+https://github.com/OWNER/REPO"
+        super().__init__(f"{path}: expected {expected}, found {found}. Repair: {repair}")
 
 
 class Split(NamedTuple):
@@ -61,23 +69,14 @@ def data_dir() -> Path:
 
 
 def verified_bytes(path: Path, sha256: str) -> bytes:
-    """The content of a file whose SHA-256 is the expected one.
-
-    Raises DataFileError naming the file, what was expected, what was found, and the command that repairs it.
-    """
-    if (path.parents[2] / ".git").exists():
-        repair = f"git restore {path.relative_to(path.parents[2]).as_posix()}"
-    else:
-        repair = "pip install --force-reinstall --no-deps <the same source as before>"
+    """The content of a file whose SHA-256 is the expected one.   Raises DataFileError where it is not."""
+    expected = f"a file with SHA-256 {sha256}"
     if not path.is_file():
-        raise DataFileError(f"{path} is missing (expected a file with SHA-256 {sha256}). Repair: {repair}")
+        raise DataFileError(path, expected, "no file")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataFileError(
-            f"{path} is truncated or altered: expected SHA-256 {sha256}, "
-            f"found {found} in {len(content):,} bytes. Repair: {repair}"
-        )
+        raise DataFileError(path, expected, f"{len(content):,} bytes with SHA-256 {found}")
     return content
 
 
@@ -91,16 +90,10 @@ def fashion_mnist() -> FashionMNIST:
 
     Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747.
     """
-    train_images, train_labels = (
-        _idx_tensor("train-images-idx3-ubyte.gz"),
-        _idx_tensor("train-labels-idx1-ubyte.gz"),
-    )
-    test_images, test_labels = (
-        _idx_tensor("t10k-images-idx3-ubyte.gz"),
-        _idx_tensor("t10k-labels-idx1-ubyte.gz"),
-    )
-    train_images, test_images = train_images.unsqueeze(1), test_images.unsqueeze(1)
-    train_labels, test_labels = train_labels.long(), test_labels.long()
+    train_images = _idx_tensor("train-images-idx3-ubyte.gz").unsqueeze(1)
+    train_labels = _idx_tensor("train-labels-idx1-ubyte.gz").long()
+    test_images = _idx_tensor("t10k-images-idx3-ubyte.gz").unsqueeze(1)
+    test_labels = _idx_tensor("t10k-labels-idx1-ubyte.gz").long()
     return FashionMNIST(
         teacher=Split(train_images[:38_000], train_labels[:38_000]),
         validation=Split(train_images[38_000:40_000], train_labels[38_000:40_000]),
@@ -119,8 +112,8 @@ def _idx_tensor(name: str) -> Tensor:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Float32 images with mean 0 and standard deviation 1 over the training set, from uint8 images."""
-    return images.float().div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
+    """Float32 images with mean 0 and standard deviation 1 over the teacher's part, from uint8 images."""
+    return (images / 255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
 def balanced_index(labels: Tensor, size: int, seed: int) -> Tensor:
@@ -128,15 +121,16 @@ def balanced_index(labels: Tensor, size: int, seed: int) -> Tensor:
 
     labels: (N,), class indices.   size: a multiple of the number of classes present.
     The same seed gives the same subset; it also picks cached knowledge: `teacher_logits[index]`.
-    Raises ValueError for a size that is no such multiple, or larger than the rarest class allows.
+    Raises ValueError for a size that is no such multiple or more than the rarest class allows, and for
+    no labels.
     """
-    classes = labels.unique()
-    per_class = size // max(1, len(classes))
-    largest = int(labels.bincount()[classes].min()) if len(classes) else 0
-    if size <= 0 or size % len(classes) or per_class > largest:
-        raise ValueError(
-            f"size: expected a multiple of {len(classes)} up to {largest * len(classes)}, got {size}"
-        )
+    if len(labels) == 0:
+        raise ValueError("labels: expected at least one, got none")
+    classes, counts = labels.unique(return_counts=True)
+    largest = len(classes) * int(counts.min())
+    if not 0 < size <= largest or size % len(classes):
+        raise ValueError(f"size: expected a multiple of {len(classes)} up to {largest}, got {size}")
+    per_class = size // len(classes)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return torch.cat([order[labels[order] == c][:per_class] for c in classes])
 
@@ -182,7 +176,7 @@ def batches(*tensors: Tensor, batch_size: int = 64, seed: int | None = None) -> 
     seed: None keeps the order; a number shuffles. `set_epoch(epoch)`, which `fit` calls, draws the next
     shuffle; iterating again without it repeats the same batches. Two objects with the same seed
     yield the same sequence: that is what makes two arms of an experiment paired.
-    Raises ValueError for tensors of different length, no sample, or batch_size < 1.
+    Raises ValueError for tensors of different length, no sample, or batch_size not a whole number >= 1.
     """
     if not tensors or any(len(t) != len(tensors[0]) for t in tensors):
         raise ValueError(
@@ -190,5 +184,5 @@ def batches(*tensors: Tensor, batch_size: int = 64, seed: int | None = None) -> 
         )
     if len(tensors[0]) == 0:
         raise ValueError("tensors: expected at least one sample, got tensors of length 0")
-    require_positive("batch_size", batch_size)
+    require_count("batch_size", batch_size)
     return Batches(tensors, batch_size, seed)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdutils._validate import require_labels, require_matrix, require_positive, require_same_shape
+from kdutils._modes import eval_mode
+from kdutils._validate import require_count, require_labels, require_matrix, require_same_shape
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -36,7 +37,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     Source: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
     _require_logits(logits, labels)
-    require_positive("bins", bins)
+    require_count("bins", bins)
     confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
     correct = (prediction == labels).double()
     bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
@@ -71,17 +72,20 @@ def macs(model: nn.Module, sample: Tensor) -> int:
     sample: a batch as the model takes it; give a batch of one for MACs per image. Convolutions, linear layers
     and matrix products count; batch norm, activations and pooling do not.
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad(), _eval_mode(model):
+    # The counter does not know the CPU's fused attention; its plain form is made of products that it knows.
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), eval_mode(model):
         model(sample)
     return counter.get_total_flops() // 2
 
 
 def size_mb(model: nn.Module) -> float:
-    """Size of the parameters and buffers as stored, in MB (10⁶ bytes)."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6
+    """Size of the parameters and buffers, in MB (10⁶ bytes); a tensor shared by two layers counts once."""
+    tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 1e6
 
 
 def latency_ms(model: nn.Module, sample: Tensor, min_run_time: float = 0.3, num_threads: int = 1) -> float:
@@ -93,23 +97,9 @@ def latency_ms(model: nn.Module, sample: Tensor, min_run_time: float = 0.3, num_
     """
     from torch.utils.benchmark import Timer
 
-    with torch.inference_mode(), _eval_mode(model):
+    with torch.inference_mode(), eval_mode(model):
         timer = Timer("model(sample)", globals={"model": model, "sample": sample}, num_threads=num_threads)
         return 1e3 * timer.blocked_autorange(min_run_time=min_run_time).median
-
-
-class _eval_mode:  # noqa: N801 (a context manager, used like a function)
-    """Eval mode inside the block, the former mode after it."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.was_training = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *error: object) -> None:
-        self.model.train(self.was_training)
 
 
 def _require_logits(logits: Tensor, labels: Tensor) -> None:

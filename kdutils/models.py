@@ -28,7 +28,7 @@ class ConvNet(nn.Module):
                 f"widths, depths: expected as many positive numbers each, got {widths} and {depths}"
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU, too
             in_channels = (1, *widths[:-1])
             strides = [2 if stage < 2 else 1 for stage in range(len(widths))]
             self.stages = nn.Sequential(*map(conv_stage, in_channels, widths, depths, strides))
@@ -44,19 +44,13 @@ class ConvNet(nn.Module):
 def conv_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
     """`depth` times convolution, batch norm, ReLU; the first convolution carries the stride."""
     layers: list[nn.Module] = []
-    for i in range(depth):
+    for _ in range(depth):
         layers += [
-            nn.Conv2d(
-                in_channels if i == 0 else out_channels,
-                out_channels,
-                3,
-                stride if i == 0 else 1,
-                1,
-                bias=False,
-            ),
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(),
         ]
+        in_channels, stride = out_channels, 1
     return nn.Sequential(*layers)
 
 
@@ -83,15 +77,11 @@ def load_teacher() -> ConvNet:
     """
     from safetensors.torch import load
 
-    folder = data_dir() / "teacher"
+    card, weights = data_dir() / "teacher" / "card.json", data_dir() / "teacher" / "teacher.safetensors"
     try:
-        card = json.loads((folder / "card.json").read_text())
-        sha256 = card["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataFileError(
-            f"{folder / 'card.json'}: expected the teacher's card with its checksum, got {error!r}. "
-            "Repair: python tools/train_teacher.py"
-        ) from error
+        sha256 = json.loads(card.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataFileError(card, "the teacher's card with the weights' SHA-256", repr(error)) from error
     teacher = teacher_cnn()
-    teacher.load_state_dict(load(verified_bytes(folder / "teacher.safetensors", sha256)))
+    teacher.load_state_dict(load(verified_bytes(weights, sha256)))
     return teacher.eval().requires_grad_(False)

@@ -34,7 +34,7 @@ def role_colours(arms: Sequence[str]) -> dict[str, str]:
     """A colour for every arm: by its role where the name tells it, else from the other colours in turn."""
     colours, others = {}, iter(OTHERS * (1 + len(arms) // len(OTHERS)))
     for arm in arms:
-        if arm.startswith("teacher"):
+        if arm.startswith("teacher") and not arm.startswith(("teacher's", "teacher’s")):
             colours[arm] = TEACHER
         elif arm.startswith(("labels only", "hard labels", "baseline")):
             colours[arm] = BASELINE
@@ -107,7 +107,9 @@ def trade_off(
     for (name, (latency, accuracy, size)), colour in zip(
         points.items(), role_colours(list(points)).values(), strict=True
     ):
-        ax.scatter(latency, accuracy, s=20 + 800 * size, color=colour, alpha=0.6)
+        ax.scatter(
+            latency, accuracy, s=20 + 800 * size, color=colour, marker=MARKERS.get(colour, "^"), alpha=0.6
+        )
         ax.annotate(
             f"{name}, {size:.3g} MB",
             (latency, accuracy),

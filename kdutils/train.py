@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdutils._validate import require_positive
+from kdutils._modes import eval_mode
+from kdutils._validate import require_count, require_positive
 from kdutils.data import batches as in_memory_batches
 
 History = dict[str, list[float]]
@@ -45,48 +46,60 @@ def fit(
     batches: any re-iterable of tuples of tensors, in memory or a `DataLoader`; gone through again and again.
     loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised.
     steps: number of optimizer steps.   lr: peak learning rate of the one-cycle schedule.
-    teacher: None where its knowledge is cached in the batches. A module is put in eval mode, run without
-    gradient on the first tensor of every batch, and its output is appended to the batch.
+    teacher: None where its knowledge is cached in the batches. A module on the model's device is put in eval
+    mode, run without gradient on the first tensor of every batch, and its output is appended to the batch.
 
-    Optimizer: AdamW under a one-cycle schedule (a quarter of the steps to warm up, then a cosine to zero).
+    Optimizer: AdamW under PyTorch's one-cycle schedule (a quarter of the steps to warm up, then a cosine to
+    zero; Adam's first beta falls from .95 to .85 and returns).
     Returns a dict of lists, one number a step: "loss", and one entry for every named term.
-    Raises ValueError for steps < 1, lr <= 0 or batches that run out; FloatingPointError, naming step and
-    term, for a loss that is not finite (before it reaches the weights); TrainingInterrupted, with the history
-    so far, on an interrupt.
+    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar or depends on
+    no trainable parameter; FloatingPointError, naming step and term, for a loss that is not finite (before it
+    reaches the parameters; batch norm's running statistics have seen the batch already);
+    TrainingInterrupted, with the history so far, on an interrupt.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Smith and Topin 2018 (one-cycle schedule).
     """
+    from tqdm import tqdm
+
     require_positive("lr", lr)
-    require_positive("steps", steps)
-    device = next(model.parameters()).device
+    require_count("steps", steps)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     # The last step would have a rate of zero, hence + 1; under 5 the scheduler can divide by zero.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=max(steps + 1, 5), pct_start=0.25
     )
+    device = next(model.parameters()).device
     if teacher is not None:
         teacher.eval()
     history: History = {}
+    endless = _endless(batches)
     model.train()
     try:
-        for step, batch in enumerate(_progress(_endless(batches), steps)):
-            batch = tuple(tensor.to(device) for tensor in batch)
-            if teacher is not None:
-                with torch.no_grad():
-                    batch = (*batch, teacher(batch[0]))
-            terms = loss_fn(model, *batch)
-            if not isinstance(terms, dict):
-                terms = {"loss": terms}
-            loss = torch.stack(list(terms.values())).sum()
-            _record(history, terms, loss, step, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        with tqdm(range(steps), unit="step", leave=False, delay=10) as progress:  # shown after ten seconds
+            for step in progress:
+                batch = tuple(tensor.to(device) for tensor in next(endless))
+                if teacher is not None:
+                    with torch.no_grad():
+                        batch = (*batch, teacher(batch[0]))
+                terms = _named_terms(loss_fn(model, *batch))
+                first, *others = terms.values()
+                loss = sum(others, start=first)
+                values = {name: term.item() for name, term in (terms | {"loss": loss}).items()}
+                _require_finite(values, step, batch, model)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                for name, value in values.items():
+                    history.setdefault(name, []).append(value)
     except KeyboardInterrupt as interrupt:
         raise TrainingInterrupted(len(history.get("loss", [])), steps, history) from interrupt
     finally:
         model.eval()
+    if not all(map(_is_finite, model.parameters())):
+        raise FloatingPointError(
+            f"step {steps - 1}: the loss is finite, its gradient is not: weights are spoiled"
+        )
     return history
 
 
@@ -102,17 +115,12 @@ def predict(
     Returns a tensor, or a tuple of tensors, on the CPU, in the images' order.
     Raises ValueError for an empty set of images.
     """
+    if len(images) == 0:
+        raise ValueError(f"images: expected at least one, got shape {tuple(images.shape)}")
     forward = model if forward is None else forward
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            pieces = [
-                forward(batch.to(device)) for (batch,) in in_memory_batches(images, batch_size=batch_size)
-            ]
-    finally:
-        model.train(was_training)
+    device = next(model.parameters(), images).device
+    with torch.no_grad(), eval_mode(model):
+        pieces = [forward(batch.to(device)) for (batch,) in in_memory_batches(images, batch_size=batch_size)]
     if isinstance(pieces[0], tuple):
         return tuple(torch.cat([tensor.cpu() for tensor in column]) for column in zip(*pieces, strict=True))
     return torch.cat([piece.cpu() for piece in pieces])
@@ -137,30 +145,37 @@ def _endless(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ..
         epoch += 1
 
 
-def _progress(batches: Iterator[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, ...]]:
-    """`steps` batches, with a progress bar where they take longer than ten seconds."""
-    from tqdm import tqdm
+def _named_terms(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """The scalars that a loss function returned, by name; raises ValueError for what cannot be minimised."""
+    terms = result if isinstance(result, dict) else {"loss": result}
+    if not terms or ("loss" in terms and len(terms) > 1):
+        raise ValueError(
+            "loss_fn: expected one or more named terms, none of them named 'loss' (that is their sum), "
+            f"got {list(terms)}"
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.dim() != 0:
+            came = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
+            raise ValueError(f"loss_fn: expected a scalar tensor for the term {name!r}, got {came}")
+    if not any(term.requires_grad for term in terms.values()):
+        raise ValueError(
+            "loss_fn: expected a loss that depends on a trainable parameter of the model, "
+            "got one without gradient (all frozen, detached, or computed without gradient)"
+        )
+    return terms
 
-    bar = tqdm(total=steps, unit="step", leave=False, delay=10)
-    with bar:
-        for _ in range(steps):
-            yield next(batches)
-            bar.update()
 
-
-def _record(
-    history: History, terms: dict[str, Tensor], loss: Tensor, step: int, batch: tuple[Tensor, ...]
-) -> None:
-    """Appends this step's terms to the history, or raises FloatingPointError for one that is not finite."""
-    values = {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
+def _require_finite(values: dict[str, float], step: int, batch: tuple[Tensor, ...], model: nn.Module) -> None:
+    """Raises FloatingPointError, with the cause where it can be told, for a term that is not finite."""
     for name, value in values.items():
         if not math.isfinite(value):
-            bad = [
-                i
-                for i, tensor in enumerate(batch)
-                if tensor.is_floating_point() and not tensor.isfinite().all()
-            ]
-            cause = f"; not finite in the batch itself: tensor {bad}" if bad else ""
+            cause = ""
+            if spoiled := [i for i, tensor in enumerate(batch) if not _is_finite(tensor)]:
+                cause = f"; not finite in the batch itself: tensor {spoiled}"
+            elif not all(map(_is_finite, model.parameters())):
+                cause = "; the parameters are not finite: an earlier step's gradient was not"
             raise FloatingPointError(f"step {step}: the term {name!r} is {value}{cause}")
-    for name, value in values.items():
-        history.setdefault(name, []).append(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, Tensor) or bool(value.isfinite().all())

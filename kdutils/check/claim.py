@@ -29,15 +29,21 @@ def check(
     value = float(value)
     if equals is not None:
         holds = abs(value - equals) <= tolerance
-        bound = f"= {equals:.6g}" + (f" ± {tolerance:.2g}" if tolerance else "")
+        bound = f"= {_shown(equals)}" + (f" ± {tolerance:.2g}" if tolerance else "")
     else:
         low = -math.inf if above is None else above
         high = math.inf if below is None else below
         holds = low < value < high
         bound = " and ".join(
-            ([] if above is None else [f"> {above:.4g}"]) + ([] if below is None else [f"< {below:.4g}"])
+            ([] if above is None else [f"> {_shown(above)}"])
+            + ([] if below is None else [f"< {_shown(below)}"])
         )
-    line = f"{claim}: {value:.4g} ({bound})"
+    line = f"{claim}: {_shown(value)} ({bound})"
     if not holds:
         raise ClaimFailed(f"✗ {line}")
     print(f"✓ {line}")
+
+
+def _shown(number: float) -> str:
+    """Large numbers (counts) in full, others with four significant digits."""
+    return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.4g}"

@@ -1,5 +1,7 @@
 """How an exercise is judged: passed, not attempted, or not yet with the slip named. Never raises."""
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor
 
 PASSED = "✓ passed"
-NOT_ATTEMPTED = "… not attempted: replace the dots, then run this cell again"
+NOT_ATTEMPTED = "… not attempted: replace the dots, return the result, then run this cell again"
 
 
 def not_yet(reason: str) -> str:
@@ -31,8 +33,8 @@ def judge_function(
     cases = list(cases)
     try:
         answers = [_value_and_gradients(attempt, case, gradient) for case in cases]
-    except _NotAttempted:
-        print(NOT_ATTEMPTED)
+    except _Verdict as verdict:
+        print(verdict)
         return
     except Exception as error:  # whatever the reader's code raises is the verdict, not a crash of the page
         print(not_yet(f"it raised {type(error).__name__}: {error}"))
@@ -58,7 +60,9 @@ def judge_value(attempt: Any, correct: float, tolerance: float, slips: Mapping[s
         return
     try:
         answer = float(attempt)
-    except (TypeError, ValueError):
+    except Exception:  # text, None, a tensor of several numbers, …
+        answer = math.nan
+    if math.isnan(answer):
         print(not_yet(f"expected a number, got {attempt!r}"))
         return
     if abs(answer - correct) <= tolerance:
@@ -75,7 +79,7 @@ def judge_choice(attempt: Any, correct: str, why_not: Mapping[str, str]) -> None
     """Prints the verdict on a choice among strings.   why_not: a wrong choice → what speaks against it."""
     if attempt is ...:
         print(NOT_ATTEMPTED)
-    elif attempt == correct:
+    elif isinstance(attempt, str) and attempt == correct:
         print(PASSED)
     elif isinstance(attempt, str) and attempt in why_not:
         print(not_yet(why_not[attempt]))
@@ -83,30 +87,39 @@ def judge_choice(attempt: Any, correct: str, why_not: Mapping[str, str]) -> None
         print(not_yet(f"expected one of {sorted({correct, *why_not})}, got {attempt!r}"))
 
 
-class _NotAttempted(Exception):
-    pass
+class _Verdict(Exception):
+    """A verdict that needs no comparison."""
 
 
 def _value_and_gradients(function: Any, case: tuple, gradient: bool) -> tuple[Tensor, list[Tensor]]:
-    """The value, and the gradient of its sum for every floating-point argument (zero where none arrives)."""
+    """The value, and the gradient of its sum for every floating-point argument (zero where none arrives).
+
+    The function gets copies: a case that it changes in place is whole again for the next one.
+    """
     if function is ...:
-        raise _NotAttempted
+        raise _Verdict(NOT_ATTEMPTED)
     arguments = [
-        argument.detach().clone().requires_grad_(gradient) if _is_float(argument) else argument
+        argument.detach().clone().requires_grad_(gradient) if _is_float(argument) else copy.deepcopy(argument)
         for argument in case
     ]
+    inputs = [argument for argument in arguments if _is_float(argument)]
     value = function(*arguments)
     if value is ... or value is None:
-        raise _NotAttempted
-    value = torch.as_tensor(value)
-    inputs = [argument for argument in arguments if _is_float(argument)]
-    if not gradient:
-        return value.detach(), []
-    if not value.requires_grad:
-        return value, [torch.zeros_like(tensor) for tensor in inputs]
-    gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
-    pairs = zip(gradients, inputs, strict=True)
-    return value.detach(), [torch.zeros_like(i) if g is None else g for g, i in pairs]
+        raise _Verdict(NOT_ATTEMPTED)
+    try:
+        value = torch.as_tensor(value)
+    except Exception as error:
+        raise _Verdict(not_yet(f"expected a tensor or a number, got {type(value).__name__}")) from error
+    gradients: Iterable[Tensor | None] = [None] * len(inputs)
+    if gradient and inputs and value.requires_grad:
+        gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+    return _plain(value), [
+        torch.zeros_like(i) if g is None else g for g, i in zip(gradients, inputs, strict=True)
+    ]
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", torch.float64)
 
 
 def _is_float(argument: Any) -> bool:
@@ -118,7 +131,7 @@ def _same(answer: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-7)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
 def _difference(answer: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, list[Tensor]]) -> str:
