@@ -35,9 +35,8 @@ class FeatureTap:
 
     Raises ValueError for a path that does not exist, with the nearest that does. Reading raises KeyError for
     a name that was not given and RuntimeError for a layer that the last forward pass did not reach. A layer
-    that returns anything but a tensor raises TypeError as it runs.
-
-    Written out in notebook 02.
+    that returns anything but a tensor raises TypeError as it runs; a layer that DataParallel runs on several
+    devices, RuntimeError if the model inside was tapped instead of the whole.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, str]):
@@ -88,6 +87,10 @@ class FeatureTap:
                     f"layer {self._paths[name]!r} returns a {type(output).__name__}, not a tensor: "
                     "tap a layer inside it"
                 )
+            if getattr(module, "_is_replica", False) and not isinstance(self._model, DataParallel):
+                raise RuntimeError(
+                    "DataParallel split the batch: tap the DataParallel model, not the one inside"
+                )
             replica = output.device.index if isinstance(self._model, DataParallel) else None
             # copied because later layers may write into `output`, and copying costs next to nothing in a step
             self._parts.setdefault(name, {})[replica] = output.clone()
@@ -123,7 +126,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     channels differ, pass the student's through a `Regressor` first.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError if the shapes differ or are empty.
 
-    Source: Romero et al. 2015 (FitNets), who take half the squared norm. Written out in notebook 02.
+    Source: Romero et al. 2015 (FitNets). Written out in notebook 02.
     """
     require_same_shape("student_features", student_features, "teacher_features", teacher_features)
     loss = F.mse_loss(at_least_float32(student_features), at_least_float32(teacher_features.detach()))

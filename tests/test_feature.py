@@ -772,6 +772,16 @@ def test_tap_in_data_parallel():
         FeatureTap(parallel, {"norm": "module.1.norm"})
 
 
+def test_tap_refuses_a_replica_of_the_tapped_model():
+    model = nn.Sequential(nn.ReLU())
+    replica = model[0]._replicate_for_data_parallel()  # as DataParallel makes them: it shares the hooks
+    with FeatureTap(model, {"x": "0"}), pytest.raises(RuntimeError, match="tap the DataParallel model"):
+        replica(IMAGES)
+    with FeatureTap(nn.DataParallel(model), {"x": "0"}) as tap:
+        replica(IMAGES)
+        torch.testing.assert_close(tap["x"], IMAGES.relu())
+
+
 def test_parts_of_a_batch_come_back_in_order():
     first, second = torch.tensor([[0.0], [1.0]], requires_grad=True), torch.tensor([[2.0]])
     whole = _in_batch_order({0: second, 1: first}, device_ids=[1, 0])
