@@ -131,7 +131,7 @@ def _same(answer: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-7)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-7, equal_nan=True)
 
 
 def _difference(answer: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, list[Tensor]]) -> str:
