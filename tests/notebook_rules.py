@@ -23,6 +23,7 @@ SET_APART = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", re.DOTALL)
 PLACE_IN_A_TEXT = re.compile(
     r"(§|\b(sec|section|eq|equation|table|fig|figure|chapter)s?\.?)\s*\(?\d+(\.\d+)*", re.I
 )
+INTERVAL = re.compile(r"9\d\s*%(?=( confidence)?[ -](t-)?interval)")
 MEASURED = re.compile(r"\d+\.\d+|\d\s*%|\d\s*per ?cent\b")
 CITATION = re.compile(
     r"https?://"  # a link
@@ -144,7 +145,7 @@ def digits_have_sources(notebook: NotebookNode, path: Path) -> Iterator[str]:
     their paragraph. What the notebook computes is printed by a cell, not written into a sentence."""
     for index, text in markdown(notebook):
         for paragraph in re.split(r"\n\s*\n", SET_APART.sub("", DETAILS.sub("", text))):
-            found = MEASURED.search(PLACE_IN_A_TEXT.sub("", paragraph))
+            found = MEASURED.search(INTERVAL.sub("", PLACE_IN_A_TEXT.sub("", paragraph)))
             if found and not CITATION.search(paragraph):
                 yield f"cell {index}: “{found[0]}” has no source in its paragraph: {paragraph.strip()[:80]}…"
 

@@ -122,6 +122,7 @@ def test_a_cell_without_id_is_caught(tmp_path):
         "At `T = 2.5`, or at $T = 0.5$:\n\n$$0.9\\,L_s + 0.1\\,L_h$$",
         "```python\nalpha = 0.9\n```",
         "About 3 minutes, with 60,000 images.",
+        "The bars are 95 % intervals, or 95 % t-intervals.",
         "<details><summary>Solution</summary>\n\nIt gains 2.3 points.\n</details>",
         "[01](01_small.ipynb#top) and [elsewhere](https://example.org/05_none.ipynb)",
         "![alt](https://example.org/map.png)",

@@ -1,0 +1,77 @@
+"""The repository's address is the same in every text, and one command sets it everywhere."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from nbformat.v4 import new_code_cell
+from notebook_files import ROOT, read, small_chapter, write
+
+sys.path.insert(0, str(ROOT / "tools"))
+from set_repository import declared_repository, linked_repositories, set_repository, texts
+
+README = """\
+[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{0}/blob/main/a.ipynb)
+[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{0}/main?urlpath=lab/tree/notebooks/a.ipynb)
+Clone it: `git clone https://github.com/{0}.git` or `pip install "git+https://github.com/{0}@main"`.
+See <https://github.com/{0}>, [issues](https://github.com/{0}/issues), not https://github.com/pytorch/pytorch.
+"""
+
+
+@pytest.mark.parametrize("path", texts(ROOT), ids=lambda path: path.name)
+def test_every_link_leads_to_the_declared_repository(path):
+    assert linked_repositories(path.read_text(encoding="utf-8")) <= {declared_repository(ROOT)}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A small copy of the project: README with every kind of link, a notebook, pyproject.toml, citation."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "CITATION.cff", tmp_path)
+    name = declared_repository(ROOT)
+    (tmp_path / "README.md").write_text(README.format(name))
+    notebook = small_chapter()
+    notebook.cells.insert(
+        0, new_code_cell(f'%pip install -q "git+https://github.com/{name}"', execution_count=1)
+    )
+    (tmp_path / "notebooks").mkdir()
+    write(notebook, tmp_path / "notebooks" / "a.ipynb")
+    return tmp_path
+
+
+def test_all_links_are_set_and_no_other(checkout):
+    changed = set_repository(checkout, "ada/distil-it")
+    assert len(changed) == 4
+    assert declared_repository(checkout) == "ada/distil-it"
+    assert (checkout / "README.md").read_text() == README.format("ada/distil-it")
+    assert "https://github.com/ada/distil-it" in (checkout / "CITATION.cff").read_text()
+    assert (
+        read(checkout / "notebooks" / "a.ipynb")
+        .cells[0]
+        .source.endswith('"git+https://github.com/ada/distil-it"')
+    )
+    json.loads((checkout / "notebooks" / "a.ipynb").read_text())
+
+
+def test_setting_it_twice_changes_nothing(checkout):
+    set_repository(checkout, "ada/distil-it")
+    assert set_repository(checkout, "ada/distil-it") == []
+
+
+def test_a_stale_link_is_seen_and_repaired(checkout):
+    readme = checkout / "README.md"
+    readme.write_text(README.format("someone/else"))
+    assert linked_repositories(readme.read_text()) == {"someone/else"}
+    set_repository(checkout, "ada/distil-it")
+    assert linked_repositories(readme.read_text()) == {"ada/distil-it"}
+
+
+@pytest.mark.parametrize("wrong", ["distil-it", "https://github.com/ada/distil-it", "ada/distil it", "ada/"])
+def test_anything_but_owner_and_repo_is_refused(wrong):
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "set_repository.py", wrong], capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr == f"repository: expected OWNER/REPO, got {wrong!r}\n"

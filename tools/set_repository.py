@@ -1,0 +1,75 @@
+"""Sets the repository's public address: python tools/set_repository.py OWNER/REPO
+
+The address stands once in pyproject.toml (project.urls). This command writes it there, and into every text
+that links to the repository: badges, links to GitHub, Colab and Binder, the notebooks' Colab cell, the citation.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = r"[\w.-]+/[\w.-]+?"
+DECLARED = re.compile(rf'^Repository = "https://github\.com/({NAME})"$', re.MULTILINE)
+# Links that can only mean this repository, whatever name they carry.
+OWN_LINK = re.compile(
+    rf"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git\+https://github\.com/)({NAME})"
+    r"(?=\.git\b|[/@\"'\\\s)]|$)"
+)
+# Any other link to GitHub may lead elsewhere.
+GITHUB_LINK = r"(?<=github\.com/){}(?=\.git\b|[/@#\"'\\\s)>\]]|$)"
+
+
+def texts(root: Path) -> list[Path]:
+    """The files in which the repository's address may stand, pyproject.toml first."""
+    names = ["pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff"]
+    found = [root / name for name in names if (root / name).is_file()]
+    return [*found, *sorted((root / "notebooks").glob("*.ipynb")), *sorted((root / "docs").glob("*.*"))]
+
+
+def declared_repository(root: Path) -> str:
+    """OWNER/REPO as pyproject.toml declares it."""
+    found = DECLARED.search((root / "pyproject.toml").read_text(encoding="utf-8"))
+    if not found:
+        raise ValueError('pyproject.toml: expected a line Repository = "https://github.com/OWNER/REPO"')
+    return found[1]
+
+
+def linked_repositories(text: str) -> set[str]:
+    """OWNER/REPO of every link in the text that can only mean this repository."""
+    return {link[2] for link in OWN_LINK.finditer(text)}
+
+
+def renamed(text: str, old: str, new: str) -> str:
+    """The text with all links to this repository, old or stale, leading to the new one."""
+    text = OWN_LINK.sub(lambda link: link[1] + new, text)
+    return re.sub(GITHUB_LINK.format(re.escape(old)), new, text)
+
+
+def set_repository(root: Path, new: str) -> list[Path]:
+    """Writes OWNER/REPO into every text below the root; returns the files that changed."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
+        raise ValueError(f"repository: expected OWNER/REPO, got {new!r}")
+    old = declared_repository(root)
+    changed = []
+    for path in texts(root):
+        text = path.read_text(encoding="utf-8")
+        if renamed(text, old, new) != text:
+            path.write_text(renamed(text, old, new), encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Sets the repository's public address in all texts.")
+    parser.add_argument("repository", metavar="OWNER/REPO")
+    try:
+        for path in set_repository(ROOT, parser.parse_args().repository):
+            print(f"changed {path.relative_to(ROOT)}")
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
