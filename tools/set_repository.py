@@ -1,7 +1,7 @@
 """Sets the repository's public address: python tools/set_repository.py OWNER/REPO
 
 The address stands once in pyproject.toml (project.urls). This command writes it there, and into every text
-that links to the repository: badges, links to GitHub, Colab and Binder, the notebooks' Colab cell, the citation.
+that links to the repository: badges, links to GitHub, Colab and Binder, the notebooks' Colab cell, citation.
 """
 
 import argparse
