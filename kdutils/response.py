@@ -209,7 +209,7 @@ def _centred_to_unit_length(x: Tensor, dim: int) -> Tensor:
 
 def _z_scores(logits: Tensor) -> Tensor:
     """Logits with mean 0 and standard deviation 1 in every row; constant rows become 0."""
-    std = logits.std(dim=1, keepdim=True)
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    std = centred.std(dim=1, keepdim=True)
     # constant logits have no scale: dividing by 1e-7 would multiply their gradient by ten million
-    scale = torch.where(std > 0, std + 1e-7, 1.0)
-    return (logits - logits.mean(dim=1, keepdim=True)) / scale
+    return centred / torch.where(std > 0, std + 1e-7, 1.0)
