@@ -4,7 +4,21 @@ check("distilled beats labels only, points", gain.mean, above=2.0)     # a claim
 kdutils.check.soft_loss(soft_loss)                                      # an exercise: never raises
 """
 
+from kdutils.check.chapter00 import conv_macs, labels_matched, twice_the_width
 from kdutils.check.chapter01 import permuted_teacher, ratio_temperature, soft_loss
+from kdutils.check.chapter02 import compared_numbers, effect_of_p, nst_loss_written_out
 from kdutils.check.claim import ClaimFailed, check
 
-__all__ = ["ClaimFailed", "check", "permuted_teacher", "ratio_temperature", "soft_loss"]
+__all__ = [
+    "ClaimFailed",
+    "check",
+    "compared_numbers",
+    "conv_macs",
+    "effect_of_p",
+    "labels_matched",
+    "nst_loss_written_out",
+    "permuted_teacher",
+    "ratio_temperature",
+    "soft_loss",
+    "twice_the_width",
+]
