@@ -20,11 +20,13 @@ def check(
 
     above, below: strict bounds; both together make an interval.   equals: within `tolerance`, inclusive.
     A value that is not a number misses every bound.
-    Raises ValueError where no bound is given, or `equals` stands beside another bound.
+    Raises ValueError where no bound is given, `equals` stands beside another bound, or `tolerance`
+    without `equals`.
     """
-    if (equals is None) == (above is None and below is None):
+    if (equals is None) == (above is None and below is None) or (equals is None and tolerance):
         raise ValueError(
-            "expected `equals`, or `above` and/or `below`; a claim needs a bound that it can miss"
+            "expected `equals`, with or without `tolerance`, or `above` and/or `below`; "
+            "a claim needs a bound that it can miss"
         )
     value = float(value)
     if equals is not None:

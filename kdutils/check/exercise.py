@@ -37,7 +37,8 @@ def judge_function(
         print(verdict)
         return
     except Exception as error:  # whatever the reader's code raises is the verdict, not a crash of the page
-        print(not_yet(f"it raised {type(error).__name__}: {error}"))
+        first_line = str(error).partition("\n")[0]
+        print(not_yet(f"it raised {type(error).__name__}: {first_line}"))
         return
     expected = [_value_and_gradients(definition, case, gradient) for case in cases]
     if all(map(_same, answers, expected)):
@@ -119,7 +120,7 @@ def _value_and_gradients(function: Any, case: tuple, gradient: bool) -> tuple[Te
 
 
 def _plain(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", torch.float64)
+    return value.detach().to_dense().to("cpu", torch.float64)
 
 
 def _is_float(argument: Any) -> bool:
