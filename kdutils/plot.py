@@ -1,9 +1,11 @@
 """The course's figures: one style, one colour for every role, every seed a dot."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from kdutils.compare import Gain, Runs
@@ -57,9 +59,9 @@ def every_seed(
     references: named values drawn as dashed lines, such as the teacher's accuracy or chance.
     """
     measure = next(iter(runs.values)) if measure is None else measure
-    arms = list(runs.values[measure])
-    ax = plt.subplots(figsize=(max(3.5, 1.2 * len(arms) + 1), 3.5))[1] if ax is None else ax
+    arms = list(next(iter(runs.values.values())))  # the same for every measure
     columns = [runs.of(arm, measure) for arm in arms]
+    ax = plt.subplots(figsize=(max(3.5, 1.2 * len(arms) + 1), 3.5))[1] if ax is None else ax
     for paired in zip(*columns, strict=True):
         ax.plot(range(len(arms)), paired, color="0.85", linewidth=1, zorder=1)
     for x, (arm, colour) in enumerate(role_colours(arms).items()):
@@ -70,7 +72,7 @@ def every_seed(
     for name, value in (references or {}).items():
         ax.axhline(value, color=TEACHER, linestyle="--", linewidth=1)
         ax.annotate(name, (len(arms) - 0.55, value), va="bottom", ha="right", fontsize="small", color=TEACHER)
-    ax.set(xticks=range(len(arms)), xticklabels=[arm.replace(" + ", "\n+ ") for arm in arms], ylabel=measure)
+    ax.set(xticks=range(len(arms)), xticklabels=[textwrap.fill(arm, 14) for arm in arms], ylabel=measure)
     ax.set_xlim(-0.5, len(arms) - 0.5)
     return ax
 
@@ -84,7 +86,7 @@ def gains(named_gains: Mapping[str, Gain], ax: Axes | None = None, xlabel: str =
         ax.plot([gain.low, gain.high], [row, row], color=DISTILLED, linewidth=2, zorder=3)
         ax.scatter([gain.mean], [row], color=DISTILLED, marker="D", s=36, zorder=4)
     ax.set(yticks=range(len(named_gains)), yticklabels=list(named_gains), xlabel=xlabel)
-    ax.invert_yaxis()
+    ax.set_ylim(len(named_gains) - 0.5, -0.5)  # the first gain on top
     return ax
 
 
@@ -92,9 +94,28 @@ def images(pictures: Tensor, titles: Sequence[str], title_size: str = "small") -
     """A row of grey-scale images (N, 1, H, W), each under its title."""
     _, axes = plt.subplots(1, len(pictures), figsize=(1.25 * len(pictures), 1.7), squeeze=False)
     for ax, picture, title in zip(axes[0], pictures, titles, strict=True):
-        ax.imshow(picture[0])
+        ax.imshow(picture[0].numpy())
         ax.set_title(title, fontsize=title_size, loc="center")
         ax.axis("off")
+
+
+def map_rows(rows: Mapping[str, Sequence[Tensor] | Tensor], titles: Sequence[str] = ()) -> None:
+    """Rows of maps, each (H, W), dark where active, in the colour of the row's role.
+
+    rows: name → maps, such as a teacher's attention on several images.   titles: one for every column.
+    """
+    columns = max(len(maps) for maps in rows.values())
+    _, axes = plt.subplots(len(rows), columns, figsize=(columns + 1, len(rows) + 0.3), squeeze=False)
+    shades = {TEACHER: "Greys", BASELINE: "Oranges", DISTILLED: "Blues"}
+    for row, (name, colour) in zip(axes, role_colours(list(rows)).items(), strict=True):
+        for ax, values in zip(row, rows[name], strict=False):
+            ax.imshow(values.numpy(), cmap=shades.get(colour, "gray_r"))
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(name, rotation="horizontal", ha="right", va="center")
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize="small", loc="center")
 
 
 def trade_off(
@@ -104,19 +125,21 @@ def trade_off(
 ) -> Axes:
     """Accuracy against latency with size as area.   points: name → (latency ms, accuracy %, size MB)."""
     ax = plt.subplots()[1] if ax is None else ax
-    for (name, (latency, accuracy, size)), colour in zip(
-        points.items(), role_colours(list(points)).values(), strict=True
-    ):
-        ax.scatter(
-            latency, accuracy, s=20 + 800 * size, color=colour, marker=MARKERS.get(colour, "^"), alpha=0.6
-        )
+    colours = role_colours(list(points))
+    for name, (latency, accuracy, size) in points.items():
+        area = 20 + 800 * size  # in square points
+        marker = MARKERS.get(colours[name], "^")
+        ax.scatter(latency, accuracy, s=area, color=colours[name], marker=marker, alpha=0.6)
         ax.annotate(
             f"{name}, {size:.3g} MB",
             (latency, accuracy),
-            xytext=(0, 12),
+            xytext=(0, area**0.5 / 2 + 3),  # above the marker
             textcoords="offset points",
             ha="center",
         )
     ax.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
     ax.margins(0.25)
     return ax
