@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nbformat import NotebookNode
 from notebook_files import CHAPTERS, ROOT, code_cells, read, small_chapter, with_tag, write
 
 CHROMIUM_NAMES = [
@@ -45,15 +46,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    """The path of Chromium or Chrome. Without one the tests are skipped, but never under CI."""
+def chromium() -> str:
+    """The path of Chromium or Chrome. Without one the tests are skipped, but under CI=true they fail."""
     path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if path is None:
         reason = "there is no Chromium or Chrome on this machine: install one to run the browser test"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return path
 
 
@@ -99,11 +97,12 @@ def wait_until_served(address: str, server: subprocess.Popen, log: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def browser(chromium):
+def browser():
     from playwright.sync_api import sync_playwright
 
+    executable = chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
         try:
             yield browser
         finally:
@@ -114,7 +113,7 @@ def pictures(cell) -> list[str]:
     return cell.locator("img").evaluate_all("images => images.map(image => image.src)")
 
 
-def move_slider(notebook, name, lab, browser) -> None:
+def move_slider(notebook: NotebookNode, name: str, lab: tuple[str, Path], browser) -> None:
     """Runs the notebook's cells tagged `browser` in JupyterLab and moves its first slider by one key.
 
     Raises PictureStandsStill unless the pictures under the slider change.
@@ -153,6 +152,16 @@ def move_slider(notebook, name, lab, browser) -> None:
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_slider_moves_the_picture(path, lab, browser):
     move_slider(read(path), path.name, lab, browser)
+
+
+@pytest.mark.parametrize(
+    "ci, outcome", [("true", pytest.fail), ("", pytest.skip)], ids=["under CI", "at home"]
+)
+def test_without_a_browser(ci, outcome, monkeypatch):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(outcome.Exception, match="no Chromium or Chrome"):
+        chromium()
 
 
 def test_nothing_is_left_running_when_the_tests_are_killed():
