@@ -1,0 +1,113 @@
+"""The fault harness sees what it must: a zeroed loss and a spoiled teacher break the claims built on them."""
+
+import faults
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebook_files import write
+
+from kdutils import models
+
+CELLS = [
+    "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
+    "from kdutils.response import kd_loss",
+    "student, teacher = torch.zeros(4, 3), torch.eye(4, 3)\nloss = kd_loss(student, teacher, 2.0)\n"
+    'check("there is something to learn, nats", loss, above=0.01)',
+    "net = models.load_teacher()\n"
+    'check("the first bias", net.classifier.bias[0], equals=FIRST_BIAS, tolerance=1e-6)\n'
+    'check("the biases\' sum", net.classifier.bias.sum(), equals=BIAS_SUM, tolerance=1e-4)',
+    "try:\n    import kdutils\nexcept ModuleNotFoundError:\n    %pip install kdutils\ndisplay(2 + 2)",
+    'check("four is four", 4, equals=4)\ncheck("four is five", 4, equals=5)',
+    "undefined",
+    'check("a later cell still runs", 1, equals=1)',
+]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    bias = models.load_teacher().classifier.bias
+    constants = {"FIRST_BIAS": repr(bias[0].item()), "BIAS_SUM": repr(bias.sum().item())}
+    cells = [new_markdown_cell("# A small chapter")]
+    for source in CELLS:
+        for name, value in constants.items():
+            source = source.replace(name, value)
+        cells.append(new_code_cell(source))
+    return write(new_notebook(cells=cells), tmp_path_factory.mktemp("notebooks") / "01_small.ipynb")
+
+
+@pytest.fixture(scope="module")
+def outcomes(notebook):
+    """Fault → claim → whether it holds."""
+    return {
+        fault: faults.claims_under(notebook, fault)
+        for fault in ("none", "kd_loss zeroed", "classes permuted", "teacher untrained")
+    }
+
+
+def test_without_a_fault_the_claims_are_what_they_are(outcomes):
+    assert outcomes["none"] == {
+        "there is something to learn, nats": True,
+        "the first bias": True,
+        "the biases' sum": True,
+        "four is four": True,
+        "four is five": False,
+        "cell 6 runs": False,
+        "a later cell still runs": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "fault, broken",
+    [
+        ("kd_loss zeroed", {"there is something to learn, nats"}),
+        ("classes permuted", {"the first bias"}),
+        ("teacher untrained", {"the first bias", "the biases' sum"}),
+    ],
+)
+def test_a_fault_breaks_the_claims_built_on_it_and_no_others(outcomes, fault, broken):
+    sound, faulty = outcomes["none"], outcomes[fault]
+    assert {claim for claim in sound if sound[claim] and not faulty[claim]} == broken
+    assert faulty.keys() == sound.keys()
+
+
+def test_surviving_claims_hold_under_every_fault(outcomes, monkeypatch, notebook):
+    monkeypatch.setattr(faults, "claims_under", lambda path, fault: outcomes[fault])
+    survivors = faults.surviving_claims(notebook, ["kd_loss zeroed", "teacher untrained"])
+    assert survivors == {"four is four", "a later cell still runs"}
+
+
+def test_a_notebook_that_cannot_be_run_at_all_is_an_error(tmp_path):
+    (tmp_path / "broken.ipynb").write_text("{}")
+    with pytest.raises(AssertionError, match="KeyError"):
+        faults.claims_under(tmp_path / "broken.ipynb", "none")
+
+
+def test_a_loss_that_does_not_exist_cannot_be_zeroed():
+    with pytest.raises(AssertionError, match=r"response\.no_loss"):
+        faults.zero_one_loss("response.no_loss")()
+
+
+def test_every_loss_is_zeroed(monkeypatch):
+    from kdutils import feature, relation, response
+
+    originals = {
+        (module, name): getattr(module, name)
+        for module in (feature, relation, response)
+        for name in dir(module)
+        if name.endswith("_loss")
+    }
+    assert len(originals) >= 10
+    for module, name in originals:  # so that they come back after this test
+        monkeypatch.setattr(module, name, getattr(module, name))
+    faults.zero_every_loss()
+    left = [name for (module, name), original in originals.items() if getattr(module, name) is original]
+    assert left == []
+
+
+def test_a_zeroed_loss_is_zero_and_so_is_every_gradient():
+    student, teacher = torch.ones(3, requires_grad=True), torch.ones(2)
+    hidden = [torch.ones(2, requires_grad=True)]
+    loss = faults.zero_loss(student, (teacher, hidden), torch.tensor([1, 2]), "text", temperature=4.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert student.grad.tolist() == [0, 0, 0] and hidden[0].grad.tolist() == [0, 0]
