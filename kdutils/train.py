@@ -63,7 +63,8 @@ def fit(
 
     require_positive("lr", lr)
     require_count("steps", steps)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    # One fused kernel updates all parameters: a tenth of a small student's step on a CPU.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     # The last step would have a rate of zero, hence + 1; under 5 the scheduler can divide by zero.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=max(steps + 1, 5), pct_start=0.25

@@ -50,7 +50,7 @@ def labelled(seed=0):
 
 def by_hand(model, loader, loss_fn, steps, lr, weight_decay=0.01):
     """The same training, written out; returns the losses."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=max(steps + 1, 5), pct_start=0.25
     )
