@@ -1,0 +1,209 @@
+"""Measures what the helpers cost, as ratios of interleaved runs, and the memory of a kernel.
+
+    make bench        # about a minute; prints the tables and writes them to benchmarks/results.md
+
+Times are CPU times of one thread, so that other programs disturb them little. A ratio is the median over all
+rounds, beside it the quartiles; in every round the two sides run one after the other, now one first, now the
+other.
+"""
+
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jupyter_client.manager import start_new_kernel
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from kdutils.data import Batches, batches, fashion_mnist, labelled_subset, normalised
+from kdutils.models import ConvNet, load_teacher, small_cnn
+from kdutils.response import kd_loss
+from kdutils.train import fit, predict
+
+ROUNDS, STEPS, LR, BATCH_SIZE = 30, 40, 0.06, 64
+
+
+def labels_only(student: ConvNet, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(student(images), labels)
+
+
+def distilled(student: ConvNet, images: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+    logits = student(images)
+    return 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, teacher_logits, temperature=4.0)
+
+
+def loop_by_hand(student: ConvNet, loader: Batches) -> list[float]:
+    """The loop of `fit` as one writes it in PyTorch, with the same optimizer, schedule and history."""
+    optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=LR, total_steps=STEPS + 1, pct_start=0.25
+    )
+    losses: list[float] = []
+    epoch = 0
+    student.train()
+    while True:
+        loader.set_epoch(epoch)
+        for images, labels in loader:
+            loss = F.cross_entropy(student(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            if len(losses) == STEPS:
+                student.eval()
+                return losses
+        epoch += 1
+
+
+def cpu_ms(run: Callable[[], object]) -> float:
+    """CPU time of this process for one run, in ms."""
+    gc.collect()
+    gc.disable()  # a collection in the middle would be charged to whoever happens to run
+    start = time.process_time()
+    run()
+    elapsed = time.process_time() - start
+    gc.enable()
+    return 1e3 * elapsed
+
+
+def interleaved(runs: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """CPU times of every run in ms, round by round; the first round warms up and is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name in list(runs) if i % 2 else reversed(runs):
+            elapsed = cpu_ms(runs[name])
+            if i > 0:
+                times[name].append(elapsed)
+    return times
+
+
+def ratio(times: list[float], reference: list[float]) -> tuple[float, float, float]:
+    """Median, lower and upper quartile of the ratios of paired times."""
+    low, median, high = statistics.quantiles(
+        [time / other for time, other in zip(times, reference, strict=True)], n=4
+    )
+    return median, low, high
+
+
+def step_times() -> dict[str, list[float]]:
+    """CPU times of STEPS training steps of the smallest student."""
+    images, labels = labelled_subset(fashion_mnist().pool, 2_000, seed=0)
+    teacher = load_teacher()
+    teacher_logits = predict(teacher, images)
+
+    def plain_batches() -> Batches:
+        return batches(images, labels, batch_size=BATCH_SIZE, seed=0)
+
+    def cached_batches() -> Batches:
+        return batches(images, labels, teacher_logits, batch_size=BATCH_SIZE, seed=0)
+
+    return interleaved(
+        {
+            "by hand": lambda: loop_by_hand(small_cnn(), plain_batches()),
+            "fit": lambda: fit(small_cnn(), plain_batches(), labels_only, steps=STEPS, lr=LR),
+            "cached": lambda: fit(small_cnn(), cached_batches(), distilled, steps=STEPS, lr=LR),
+            "live": lambda: fit(small_cnn(), plain_batches(), distilled, steps=STEPS, lr=LR, teacher=teacher),
+        }
+    )
+
+
+def epoch_times() -> dict[str, list[float]]:
+    """CPU times of going once through 2,000 shuffled images."""
+    images, labels = labelled_subset(fashion_mnist().pool, 2_000, seed=0)
+    in_memory = batches(images, labels, batch_size=BATCH_SIZE, seed=0)
+    loader = DataLoader(TensorDataset(normalised(images), labels), batch_size=BATCH_SIZE, shuffle=True)
+
+    def go_through(batches: Batches | DataLoader) -> None:
+        for _ in batches:
+            pass
+
+    return interleaved({"batches": lambda: go_through(in_memory), "loader": lambda: go_through(loader)})
+
+
+KERNEL_STAGES = {
+    "a kernel": "",
+    "import torch": "import torch",
+    "import kdutils": "import kdutils",
+    "matplotlib, sliders, tables": "import kdutils.plot, kdutils.widgets, pandas, scipy.special",
+    "all images": "from kdutils.data import fashion_mnist\nparts = fashion_mnist()",
+    "the teacher": "from kdutils.models import load_teacher\nteacher = load_teacher()",
+    "its logits for 20,000 images": (
+        "from kdutils.train import predict\ntorch.set_num_threads(1)\n"
+        "teacher_logits = predict(teacher, parts.pool.images)"
+    ),
+}
+
+
+def kernel_memory_mb() -> dict[str, float]:
+    """Resident memory of a Jupyter kernel after each stage, in MB (10⁶ bytes)."""
+    manager, client = start_new_kernel(stderr=subprocess.DEVNULL)
+    memory = {}
+    try:
+        for stage, source in KERNEL_STAGES.items():
+            printed: list[str] = []
+
+            def keep(message: dict, printed: list[str] = printed) -> None:
+                if message["msg_type"] == "stream":
+                    printed.append(message["content"]["text"])
+
+            reply = client.execute_interactive(
+                f"{source}\nimport psutil\nprint(psutil.Process().memory_info().rss)", output_hook=keep
+            )
+            assert reply["content"]["status"] == "ok", reply["content"]
+            memory[stage] = int(printed[-1]) / 1e6
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+    return memory
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def report() -> str:
+    memory, steps, epochs = kernel_memory_mb(), step_times(), epoch_times()
+    rows = [
+        ("`fit` / the same loop written by hand", ratio(steps["fit"], steps["by hand"]), "≤ 1.03"),
+        ("distillation step, cached teacher / plain step", ratio(steps["cached"], steps["fit"]), "≤ 1.06"),
+        ("distillation step, teacher run in every step / plain step", ratio(steps["live"], steps["fit"]), ""),
+        ("`DataLoader(TensorDataset)` / `data.batches`", ratio(epochs["loader"], epochs["batches"]), ""),
+    ]
+    lines = ["| speed | ratio | quartiles | budget |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {median:.2f} | {low:.2f} … {high:.2f} | {budget} |"
+        for name, (median, low, high), budget in rows
+    ]
+    lines += ["", "| memory of a kernel after … | MB |", "|---|---|"]
+    lines += [f"| {stage} | {mb:.0f} |" for stage, mb in memory.items()]
+    plain_step = statistics.median(steps["fit"]) / STEPS
+    lines += [
+        "",
+        f"A plain step takes {plain_step:.1f} ms (`small_cnn`, batch {BATCH_SIZE}). "
+        f"CPU times of one thread, {ROUNDS} interleaved rounds of {STEPS} steps; "
+        f"PyTorch {torch.__version__}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} CPUs ({processor()}).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print("Measuring, for about a minute.", flush=True)
+    tables = report()
+    (Path(__file__).parent / "results.md").write_text(
+        "# Speed and memory\n\nMade by `make bench`.\n\n" + tables
+    )
+    print(tables)
