@@ -143,3 +143,68 @@ def trade_off(
     ax.minorticks_off()
     ax.margins(0.25)
     return ax
+
+
+def similarity_matrices(matrices: Mapping[str, Tensor], labels: Tensor, class_names: Sequence[str]) -> None:
+    """Relations of every sample with every other, (N, N), side by side, in shades of one common scale.
+
+    labels: (N,), sorted; white lines part the classes, which are named at the left.
+    """
+    low = min(matrix.min().item() for matrix in matrices.values())
+    high = max(matrix.max().item() for matrix in matrices.values())
+    _, axes = plt.subplots(1, len(matrices), figsize=(2.5 * len(matrices) + 1, 2.9), squeeze=False)
+    classes, counts = labels.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    for ax, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
+        shown = ax.imshow(matrix.numpy(), cmap="viridis", vmin=low, vmax=high)
+        for end in ends[:-1].tolist():
+            ax.axhline(end - 0.5, color="white", linewidth=0.8)
+            ax.axvline(end - 0.5, color="white", linewidth=0.8)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(name, fontsize="small", loc="center")
+    middles = (ends - counts / 2 - 0.5).tolist()
+    axes[0, 0].set_yticks(middles, [class_names[c] for c in classes.tolist()], fontsize="small")
+    axes[0, 0].tick_params(length=0)
+    plt.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.75)
+
+
+def image_graph(positions: Tensor, pictures: Tensor, edges: Tensor, title: str, ax: Axes) -> None:
+    """Pictures (N, 1, H, W) at their positions (N, 2), joined by edges (N, N).
+
+    edges: 0 is drawn thin and grey; above 0 red, below 0 blue, the wider the further from 0.
+    """
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    for i in range(len(positions)):
+        for j in range(i):
+            value = edges[i, j].item()
+            strong = abs(value) > 0.05
+            colour = ("#b0413e" if value > 0 else DISTILLED) if strong else "0.85"
+            ax.plot(
+                *positions[[i, j]].T.tolist(), color=colour, linewidth=0.5 + min(6 * abs(value), 4), alpha=0.6
+            )
+    for position, picture in zip(positions.tolist(), pictures, strict=True):
+        shown = OffsetImage(picture[0].numpy(), zoom=0.8, cmap="gray_r")
+        ax.add_artist(AnnotationBbox(shown, position, pad=0.05, bboxprops={"edgecolor": "0.6"}))
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, fontsize="small", loc="center")
+    ax.margins(0.15)
+
+
+def neighbours(queries: Tensor, found: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    """Pictures (N, 1, H, W) in a row, and below them what each model found: right dark, wrong framed red.
+
+    found: model → pictures (N, 1, H, W).   right: model → whether each is of the query's class, (N,).
+    """
+    names = list(found)
+    _, axes = plt.subplots(
+        1 + len(names), len(queries), figsize=(0.62 * len(queries) + 1, 0.7 * len(names) + 0.7)
+    )
+    for row, name in zip(axes, ["query", *names], strict=True):
+        for column, ax in enumerate(row):
+            wrong = name in right and not right[name][column]
+            ax.imshow((queries if name == "query" else found[name])[column, 0].numpy())
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set(visible=bool(wrong), color="#b0413e", linewidth=2.5)
+        row[0].set_ylabel(name, rotation="horizontal", ha="right", va="center", fontsize="small")

@@ -105,7 +105,7 @@ def nkd_loss(
     Raises ValueError if a shape, a label or the temperature is not as said, naming what was received.
 
     Source: Yang et al. 2023, "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach
-    with Normalized Loss and Customized Soft Labels". Written out in notebook 01.
+    with Normalized Loss and Customized Soft Labels".
     """
     require_matrix("student_logits", student_logits, min_columns=2)
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
