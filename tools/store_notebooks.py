@@ -83,7 +83,8 @@ def resident_bytes(root: psutil.Process) -> int:
 def formatted(path: Path) -> str:
     """The notebook's text with its code cells linted, repaired where ruff can, and formatted."""
     text = path.read_text(encoding="utf-8")
-    for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
+    # Formatted first, so that a line which can be broken is not called too long.
+    for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
         ruff = [sys.executable, "-m", "ruff", *command, f"--config={ROOT / 'pyproject.toml'}"]
         run = subprocess.run(
             [*ruff, f"--stdin-filename={path}", "-"],
