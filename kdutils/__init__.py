@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 
 def set_seed(seed: int) -> None:
-    """Seeds Python's and PyTorch's random numbers (numpy's too where a cell uses numpy's global state)."""
+    """Seeds Python's and PyTorch's random numbers, on every device."""
     random.seed(seed)
     torch.manual_seed(seed)
 

@@ -27,12 +27,19 @@ class Gain:
     differences: tuple[float, ...]
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:+.2f} ± {self.standard_error:.2f}, "
-            f"95 % interval [{self.low:+.2f}, {self.high:+.2f}], {len(self.differences)} seeds"
-        )
+        return f"{self.mean_and_error}, 95 % interval {self.interval}, {len(self.differences)} seeds"
 
     __repr__ = __str__
+
+    @property
+    def mean_and_error(self) -> str:
+        decimals = _decimals(self.standard_error)
+        return f"{self.mean:+.{decimals}f} ± {self.standard_error:.{decimals}f}"
+
+    @property
+    def interval(self) -> str:
+        decimals = _decimals(self.standard_error)
+        return f"[{self.low:+.{decimals}f}, {self.high:+.{decimals}f}]"
 
 
 class Runs:
@@ -78,10 +85,8 @@ class Runs:
         rows = {arm: self.gain(arm, over, measure) for arm in arms if arm != over}
         return pandas.DataFrame(
             {
-                f"gain over {over}": {
-                    arm: f"{g.mean:+.2f} ± {g.standard_error:.2f}" for arm, g in rows.items()
-                },
-                "95 % interval": {arm: f"[{g.low:+.2f}, {g.high:+.2f}]" for arm, g in rows.items()},
+                f"gain over {over}": {arm: gain.mean_and_error for arm, gain in rows.items()},
+                "95 % interval": {arm: gain.interval for arm, gain in rows.items()},
             }
         )
 
@@ -159,4 +164,10 @@ def _standard_error(values: tuple[float, ...] | list[float]) -> float:
 
 
 def _mean_and_error(values: list[float]) -> str:
-    return f"{math.fsum(values) / len(values):.2f} ± {_standard_error(values):.2f}"
+    mean, error = math.fsum(values) / len(values), _standard_error(values)
+    return f"{mean:.{_decimals(error)}f} ± {error:.{_decimals(error)}f}"
+
+
+def _decimals(error: float) -> int:
+    """Two, or as many as show two digits of a small error."""
+    return max(2, 1 - math.floor(math.log10(error))) if error > 1e-9 else 2

@@ -116,6 +116,15 @@ def test_the_table_has_mean_and_standard_error():
     assert f"{error:.2f}" == "1.08"
 
 
+def test_small_errors_show_two_digits():
+    assert (
+        str(paired_gain([0.01, 0.02, 0.03])) == "+0.0200 ± 0.0058, 95 % interval [-0.0048, +0.0448], 3 seeds"
+    )
+    runs = compare({"a": lambda seed: 0.2 + 0.001 * seed, "b": lambda seed: 0.25}, seeds=(0, 1, 2))
+    assert runs.table().iloc[:, 0].tolist() == ["0.20100 ± 0.00058", "0.25 ± 0.00"]
+    assert runs.gains(over="a").iloc[0].tolist() == ["+0.04900 ± 0.00058", "[+0.04652, +0.05148]"]
+
+
 def test_the_table_has_a_column_for_every_measure():
     table = compare({"a": both_measures}, seeds=(0, 1)).table()
     assert list(table.columns) == ["accuracy (%)", "loss (nats)"]
