@@ -10,6 +10,8 @@ until the first figure (both from the first cell's start), and the file's size.
 """
 
 import argparse
+import base64
+import io
 import os
 import re
 import subprocess
@@ -23,6 +25,7 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -120,8 +123,18 @@ def without_what_only_runs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         if WIDGET_VIEW in output.get("data", {}):
             del output.data[WIDGET_VIEW]
             output.data["text/plain"] = SLIDER_TEXT
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = with_a_palette(output.data["image/png"])
         kept.append(output)
     return kept
+
+
+def with_a_palette(png: str) -> str:
+    """The same PNG, in base64, with at most 256 colours: half the size, no difference that one can see."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256)
+    stored = io.BytesIO()
+    picture.save(stored, format="png", optimize=True)
+    return base64.b64encode(stored.getvalue()).decode()
 
 
 def faults(outputs: list[NotebookNode]) -> list[str]:
