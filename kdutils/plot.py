@@ -145,10 +145,13 @@ def trade_off(
     return ax
 
 
-def similarity_matrices(matrices: Mapping[str, Tensor], labels: Tensor, class_names: Sequence[str]) -> None:
+def relation_matrices(
+    matrices: Mapping[str, Tensor], labels: Tensor, class_names: Sequence[str], quantity: str
+) -> None:
     """Relations of every sample with every other, (N, N), side by side, in shades of one common scale.
 
     labels: (N,), sorted; white lines part the classes, which are named at the left.
+    quantity: what the shades mean, with its unit.
     """
     low = min(matrix.min().item() for matrix in matrices.values())
     high = max(matrix.max().item() for matrix in matrices.values())
@@ -165,27 +168,31 @@ def similarity_matrices(matrices: Mapping[str, Tensor], labels: Tensor, class_na
     middles = (ends - counts / 2 - 0.5).tolist()
     axes[0, 0].set_yticks(middles, [class_names[c] for c in classes.tolist()], fontsize="small")
     axes[0, 0].tick_params(length=0)
-    plt.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.75)
+    plt.colorbar(shown, ax=axes.ravel().tolist(), shrink=0.75, label=quantity)
 
 
-def image_graph(positions: Tensor, pictures: Tensor, edges: Tensor, title: str, ax: Axes) -> None:
+def image_graph(
+    positions: Tensor, pictures: Tensor, edges: Tensor, title: str, ax: Axes, framed: int | None = None
+) -> None:
     """Pictures (N, 1, H, W) at their positions (N, 2), joined by edges (N, N).
 
-    edges: 0 is drawn thin and grey; above 0 red, below 0 blue, the wider the further from 0.
+    edges: within ±0.1 drawn thin and grey; above red, below blue, the wider the further from 0.
+    framed: index of a picture with a black frame.
     """
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     for i in range(len(positions)):
         for j in range(i):
             value = edges[i, j].item()
-            strong = abs(value) > 0.05
+            strong = abs(value) > 0.1
             colour = ("#b0413e" if value > 0 else DISTILLED) if strong else "0.85"
             ax.plot(
                 *positions[[i, j]].T.tolist(), color=colour, linewidth=0.5 + min(6 * abs(value), 4), alpha=0.6
             )
-    for position, picture in zip(positions.tolist(), pictures, strict=True):
+    for i, (position, picture) in enumerate(zip(positions.tolist(), pictures, strict=True)):
         shown = OffsetImage(picture[0].numpy(), zoom=0.8, cmap="gray_r")
-        ax.add_artist(AnnotationBbox(shown, position, pad=0.05, bboxprops={"edgecolor": "0.6"}))
+        frame = {"edgecolor": "black", "linewidth": 2.5} if i == framed else {"edgecolor": "0.6"}
+        ax.add_artist(AnnotationBbox(shown, position, pad=0.05, bboxprops=frame))
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize="small", loc="center")
