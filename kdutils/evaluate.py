@@ -40,7 +40,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     require_count("bins", bins)
     confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
     correct = (prediction == labels).double()
-    bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    bin_of = (confidence * bins).ceil().long() - 1
     gap_sums = torch.zeros(bins, dtype=torch.float64).index_add_(
         0, bin_of.cpu(), (correct - confidence).cpu()
     )

@@ -416,7 +416,7 @@ def test_predict_keeps_the_order_and_needs_no_gradient():
         logits = predict(model, INPUTS, batch_size=batch_size)
         torch.testing.assert_close(logits, expected)
         assert not logits.requires_grad
-        (logits.requires_grad_() * 2).sum().backward()  # no inference tensor: it may be used in training
+        (logits.requires_grad_() * 2).sum().backward()  # it may be used in training
 
 
 def test_predict_normalises_uint8_images():
