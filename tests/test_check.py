@@ -160,6 +160,8 @@ ODD = {
     "no gradient": (lambda s, t, T: soft_loss(s.detach(), t, T), "the value is right, its gradient is not"),
     "an item": (lambda s, t, T: soft_loss(s, t, T).item(), "the value is right, its gradient is not"),
     "another device": (lambda s, t, T: s.sum().to("meta"), "it raised "),
+    "a matrix on another device": (lambda s, t, T: s.detach().to("meta"), ""),
+    "an error of two lines": (lambda s, t, T: fail("one\ntwo"), "it raised ValueError: one"),
     "an error": (lambda s, t, T: 1 / 0, "it raised ZeroDivisionError: division by zero"),
     "an error of torch": (lambda s, t, T: s @ t, "it raised RuntimeError"),
     "an unknown name": (lambda s, t, T: kl_divergence(s, t), "it raised NameError"),  # noqa: F821
@@ -179,6 +181,10 @@ ODD = {
 
 def endless(s):
     return endless(s)
+
+
+def fail(message):
+    raise ValueError(message)
 
 
 def backward(loss):
@@ -236,6 +242,11 @@ def test_plain_numbers_are_judged(capsys):
     slips = {"it was not squared": lambda x: x}
     for attempt, words in ((lambda x: x * x, "passed"), (lambda x: x, "squared"), (lambda x: 3, "gives 4")):
         assert words in verdict(capsys, attempt, [(2,), (5,)], lambda x: x**2, slips)
+
+
+def test_a_trained_weight_may_enter_where_no_argument_has_a_gradient(capsys):
+    weight = torch.tensor(3.0, requires_grad=True)
+    assert verdict(capsys, lambda x: weight * x, [(2,)], lambda x: 3.0 * x, {}) == "✓ passed"
 
 
 def test_the_readers_random_numbers_are_left_alone(capsys):

@@ -37,6 +37,14 @@ def dots(ax):
     ]
 
 
+def bars_of(ax):
+    return [
+        lines.get_segments()[0]
+        for lines in ax.collections
+        if isinstance(lines, matplotlib.collections.LineCollection)
+    ]
+
+
 def texts(ax):
     return [text.get_text() for text in ax.texts]
 
@@ -102,9 +110,7 @@ def test_paired_seeds_are_joined_and_means_are_bars():
     assert [list(line.get_ydata()) for line in ax.lines] == [
         list(seed) for seed in zip(*ARMS.values(), strict=True)
     ]
-    bars = [
-        c.get_segments()[0] for c in ax.collections if isinstance(c, matplotlib.collections.LineCollection)
-    ]
+    bars = bars_of(ax)
     assert [bar[0][1] for bar in bars] == [sum(values) / 3 for values in ARMS.values()]
     assert all(bar[0][0] < x < bar[1][0] for x, bar in enumerate(bars))
 
@@ -119,6 +125,7 @@ def test_another_measure_and_given_axes():
     figure, given = plt.subplots()
     ax = plot.every_seed(RUNS, "loss (nats)", ax=given)
     assert ax is given and ax.get_ylabel() == "loss (nats)"
+    assert {bar[0][1] for bar in bars_of(ax)} == {0.5}
     assert plt.get_fignums() == [figure.number]
     with pytest.raises(ValueError, match=r"measure: expected one of .*got 'ms'"):
         plot.every_seed(RUNS, "ms")
