@@ -205,9 +205,8 @@ def neighbours(queries: Tensor, found: Mapping[str, Tensor], right: Mapping[str,
     found: model → pictures (N, 1, H, W).   right: model → whether each is of the query's class, (N,).
     """
     names = list(found)
-    _, axes = plt.subplots(
-        1 + len(names), len(queries), figsize=(0.62 * len(queries) + 1, 0.7 * len(names) + 0.7)
-    )
+    size = (0.62 * len(queries) + 1, 0.7 * len(names) + 0.7)
+    _, axes = plt.subplots(1 + len(names), len(queries), figsize=size, squeeze=False)
     for row, name in zip(axes, ["query", *names], strict=True):
         for column, ax in enumerate(row):
             wrong = name in right and not right[name][column]

@@ -197,6 +197,49 @@ def test_rows_of_maps_are_named_and_shaded_by_role():
     assert axes[0].images[0].get_cmap().name == "Greys" and axes[3].images[0].get_cmap().name == "Oranges"
 
 
+# Relations
+
+
+def test_matrices_share_one_scale_and_their_classes_are_parted_and_named():
+    matrices = {"teacher": torch.eye(5), "student": 3 * torch.eye(5) - 1}
+    plot.relation_matrices(matrices, torch.tensor([0, 0, 2, 2, 2]), ["bag", "coat", "boot"], "cosine")
+    left, right, bar = plt.gcf().axes
+    assert [ax.get_title() for ax in (left, right)] == ["teacher", "student"]
+    assert [ax.images[0].get_clim() for ax in (left, right)] == [(-1, 2)] * 2
+    assert (right.images[0].get_array() == matrices["student"].numpy()).all()
+    assert [label.get_text() for label in left.get_yticklabels()] == ["bag", "boot"]
+    assert left.get_yticks().tolist() == [0.5, 3.0] and len(right.get_yticks()) == 0
+    assert [set(line.get_xdata()) | set(line.get_ydata()) for line in right.lines] == [{0, 1, 1.5}] * 2
+    assert bar.get_ylabel() == "cosine"
+
+
+def test_a_graph_joins_its_pictures_by_the_strength_of_their_relations():
+    ax = plt.subplots()[1]
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    edges = torch.tensor([[0.0, 0.5, 0.05], [0.5, 0.0, -0.3], [0.05, -0.3, 0.0]])
+    plot.image_graph(positions, torch.zeros(3, 1, 2, 2), edges, "a triangle", ax, framed=1)
+    assert [to_hex(line.get_color()) for line in ax.lines] == ["#b0413e", "#d9d9d9", plot.DISTILLED]
+    assert [line.get_linewidth() for line in ax.lines] == pytest.approx([3.5, 0.8, 2.3])
+    assert ax.lines[2].get_xydata().tolist() == [[0, 1], [1, 0]]
+    boxes = [artist for artist in ax.artists if hasattr(artist, "patch")]
+    assert [box.xybox for box in boxes] == positions.tolist()
+    assert [to_hex(box.patch.get_edgecolor()) for box in boxes] == ["#999999", "#000000", "#999999"]
+    assert ax.get_title() == "a triangle"
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_wrong_neighbours_are_framed(queries):
+    pictures = torch.arange(queries * 4.0).reshape(queries, 1, 2, 2)
+    right = torch.arange(queries) == 0
+    plot.neighbours(pictures, {"student": pictures + 1}, {"student": right})
+    axes = plt.gcf().axes
+    assert len(axes) == 2 * queries
+    framed = [ax.spines["left"].get_visible() for ax in axes]
+    assert framed == [False] * queries + (~right).tolist()
+    assert (axes[-1].images[0].get_array() == pictures[-1, 0].numpy() + 1).all()
+    assert (axes[0].get_ylabel(), axes[queries].get_ylabel()) == ("query", "student")
+
+
 # Accuracy against latency
 
 
