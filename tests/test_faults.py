@@ -88,11 +88,11 @@ def test_a_loss_that_does_not_exist_cannot_be_zeroed():
 
 
 def test_every_loss_is_zeroed(monkeypatch):
-    from kdutils import feature, relation, response
+    from kdutils import feature, online, relation, response, selfdistill
 
     originals = {
         (module, name): getattr(module, name)
-        for module in (feature, relation, response)
+        for module in (feature, online, relation, response, selfdistill)
         for name in dir(module)
         if name.endswith("_loss")
     }
