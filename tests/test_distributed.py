@@ -118,7 +118,7 @@ def test_stale_weights_between_processes_train_as_one_process_does(folder):
     settings = ["--labels=100", "--width=4", "--steps=7", "--every=3", "--weight=2", "--seed=1"]
     torchrun("kdutils.mutual", "--out", str(folder), *settings)
     peers = nn.ModuleList(mutual.new_peer(1, rank, 4) for rank in (0, 1))
-    copies = [mutual.new_peer(1, rank, 4).eval() for rank in (0, 1)]
+    copies = [mutual.new_peer(1, rank, 4) for rank in (0, 1)]
     steps = iter(range(7))
 
     def loss_fn(peers, *batch):
