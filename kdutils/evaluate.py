@@ -1,5 +1,7 @@
 """What a model is worth (accuracy, calibration, agreement) and what it costs (parameters, MACs, MB, ms)."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,6 +97,8 @@ def latency_ms(model: nn.Module, sample: Tensor, min_run_time: float = 0.3, num_
     `torch.utils.benchmark` warms up, synchronises a GPU, and repeats in blocks for at least `min_run_time`
     seconds. num_threads: threads of the CPU; 1 unless told, since that is what repeats best.
     """
+    # its import warns where a CUDA toolkit stands without a GPU, which is no matter here
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 
     with torch.inference_mode(), eval_mode(model):
