@@ -1,0 +1,19 @@
+"""The claims of notebook 01 fail where the distillation is removed, or the teacher's classes permuted."""
+
+from faults import NOTEBOOKS, surviving_claims
+
+NOTEBOOK = NOTEBOOKS / "01_response_knowledge.ipynb"
+
+# The formula, not what training with it brings: the library's other losses against their definitions.
+CLOSED_FORMS = {
+    "both rungs agree",
+    "DKD: the library's value over this one",
+    "DIST: the library's value over this one",
+}
+# What distillation does not do: it leaves the unseen class hidden behind a bias.
+LIMITS = {"before the correction the distilled student hides it: boots found, %"}
+
+
+def test_no_claim_of_a_gain_survives_a_fault():
+    survivors = surviving_claims(NOTEBOOK, ["kd_loss zeroed", "classes permuted"])
+    assert survivors <= CLOSED_FORMS | LIMITS
