@@ -90,12 +90,29 @@ def untrain(teacher: torch.nn.Module) -> None:
     teacher.load_state_dict(teacher_cnn(seed=1).state_dict())
 
 
+def one_network_for_all() -> None:
+    """The teacher is a student that learned from labels, and every student is as wide as every other."""
+    from kdutils import data, models, train
+
+    small_cnn = models.small_cnn
+    images, labels = data.labelled_subset(data.fashion_mnist().pool, 500, seed=100)
+    teacher = small_cnn(seed=100)
+
+    def label_loss(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(model(images), labels)
+
+    train.fit(teacher, data.batches(images, labels, seed=100), label_loss, steps=600, lr=0.06)
+    models.load_teacher = lambda: teacher
+    models.small_cnn = lambda seed=0, width=8: small_cnn(seed)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "losses zeroed": zero_every_loss,
     "kd_loss zeroed": zero_one_loss("response.kd_loss"),
     "classes permuted": change_teacher(permute_classes),
     "teacher untrained": change_teacher(untrain),
+    "one network for all": one_network_for_all,
 }
 
 
@@ -122,9 +139,10 @@ def surviving_claims(notebook: Path, faults: Iterable[str]) -> set[str]:
 
 
 def main(notebook: str, fault: str) -> None:
-    import kdutils.check
     from IPython.core.inputtransformer2 import TransformerManager
     from IPython.display import display
+
+    import kdutils.check
 
     outcomes: dict[str, bool] = {}
     true_check = kdutils.check.check

@@ -1,0 +1,28 @@
+"""The claims of notebook 00 fail where distillation is switched off, or where all networks are one."""
+
+from faults import NOTEBOOKS, claims_under
+
+NOTEBOOK = NOTEBOOKS / "00_why_distill.ipynb"
+
+GAINS = {
+    "distilled over labels only, points, lower end of the interval",
+    "distilled over labels only, points, mean",
+}
+# Arithmetic on paper, which no training enters.
+ON_PAPER = {
+    "the weights in fp32, GB",
+    "the weights in fp32 over the text they learned from",
+    "175 billion parameters in int4, over one GPU's memory",
+}
+
+
+def test_gains_fail_without_the_distillation_loss():
+    outcomes = claims_under(NOTEBOOK, "kd_loss zeroed")
+    assert {claim for claim in GAINS if outcomes[claim]} == set()
+    assert all(holds for claim, holds in outcomes.items() if claim not in GAINS), outcomes
+
+
+def test_every_claim_fails_where_teacher_and_students_are_one_network():
+    outcomes = claims_under(NOTEBOOK, "one network for all")
+    assert {claim for claim, holds in outcomes.items() if holds} == ON_PAPER
+    assert set(outcomes) > GAINS | ON_PAPER
