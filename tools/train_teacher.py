@@ -1,9 +1,9 @@
 """Trains the course's teacher and stores its weights and its card in data/teacher.
 
     python tools/train_teacher.py            # the chosen recipe, about three minutes on two cores
-    python tools/train_teacher.py --search   # the search on validation images that chose it
+    python tools/train_teacher.py --search   # compare candidates on the validation images
 
-The recipe is chosen on the validation images; the test images are looked at once, for the card.
+The learning rate is chosen on the validation images; the test images are looked at once, for the card.
 """
 
 import argparse
@@ -32,7 +32,6 @@ CANDIDATES = [
         (0.01, 10, False),
         (0.03, 10, False),
         (0.01, 10, True),
-        (0.01, 15, False),
     ]
 ]
 
