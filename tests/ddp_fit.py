@@ -42,7 +42,9 @@ def trained(model, rank, size):
 
 if __name__ == "__main__":
     with cohort(timeout=60) as peers:
-        model = DistributedDataParallel(network("batchnorm" in sys.argv))
-        parameters = trained(model, peers.rank, peers.size)
+        # No name for the wrapped network: it must be gone before its group of processes is.
+        parameters = trained(
+            DistributedDataParallel(network("batchnorm" in sys.argv)), peers.rank, peers.size
+        )
         if peers.rank == 0:
             torch.save(parameters, sys.argv[1])
