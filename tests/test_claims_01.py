@@ -7,6 +7,7 @@ NOTEBOOK = NOTEBOOKS / "01_response_knowledge.ipynb"
 # The formula, not what training with it brings: the library's other losses against their definitions.
 CLOSED_FORMS = {
     "both rungs agree",
+    "the third rung equals the second",
     "DKD: the library's value over this one",
     "DIST: the library's value over this one",
 }
