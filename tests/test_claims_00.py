@@ -1,8 +1,9 @@
 """The claims of notebook 00 fail where distillation is switched off, or where all networks are one."""
 
-from faults import NOTEBOOKS, claims_under
+from faults import NOTEBOOKS
 
 NOTEBOOK = NOTEBOOKS / "00_why_distill.ipynb"
+FAULTS = ["kd_loss zeroed", "one network for all"]
 
 GAINS = {
     "distilled over labels only, points, lower end of the interval",
@@ -16,13 +17,13 @@ ON_PAPER = {
 }
 
 
-def test_gains_fail_without_the_distillation_loss():
-    outcomes = claims_under(NOTEBOOK, "kd_loss zeroed")
+def test_gains_fail_without_the_distillation_loss(outcomes):
+    outcomes = outcomes["kd_loss zeroed"]
     assert {claim for claim in GAINS if outcomes[claim]} == set()
     assert all(holds for claim, holds in outcomes.items() if claim not in GAINS), outcomes
 
 
-def test_every_claim_fails_where_teacher_and_students_are_one_network():
-    outcomes = claims_under(NOTEBOOK, "one network for all")
+def test_every_claim_fails_where_teacher_and_students_are_one_network(outcomes):
+    outcomes = outcomes["one network for all"]
     assert {claim for claim, holds in outcomes.items() if holds} == ON_PAPER
     assert set(outcomes) > GAINS | ON_PAPER

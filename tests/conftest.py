@@ -1,0 +1,39 @@
+"""Every chapter's notebook runs under its faults, for minutes each: so one of them runs on every core."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import faults
+import pytest
+
+Outcomes = dict[str, bool]  # claim → whether it holds
+
+
+@pytest.fixture(scope="session")
+def runs_under_faults(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], Future[Outcomes]]]:
+    """All runs that the collected tests will ask for: each module's NOTEBOOK under each of its FAULTS."""
+    modules = {item.module for item in request.session.items if hasattr(item, "module")}
+    asked = sorted((m.NOTEBOOK, fault) for m in modules if hasattr(m, "FAULTS") for fault in m.FAULTS)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {run: pool.submit(faults.claims_under, *run) for run in asked}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, runs_under_faults: dict[tuple[Path, str], Future[Outcomes]]
+) -> dict[str, Outcomes]:
+    """Fault → claim → whether it holds, for the module's NOTEBOOK under its FAULTS."""
+    return {
+        fault: runs_under_faults[request.module.NOTEBOOK, fault].result() for fault in request.module.FAULTS
+    }
+
+
+@pytest.fixture(scope="module")
+def survivors(outcomes: dict[str, Outcomes]) -> set[str]:
+    """The claims that hold under every fault: none of these may be a claim of a gain."""
+    return set.intersection(
+        *({claim for claim, holds in claims.items() if holds} for claims in outcomes.values())
+    )
