@@ -7,10 +7,12 @@ kdutils.check.soft_loss(soft_loss)                                      # an exe
 from kdutils.check.chapter00 import conv_macs, labels_matched, twice_the_width
 from kdutils.check.chapter01 import permuted_teacher, ratio_temperature, soft_loss
 from kdutils.check.chapter02 import compared_numbers, effect_of_p, nst_loss_written_out
+from kdutils.check.chapter03 import centred_sp_loss, points_on_a_line, wider_embedding
 from kdutils.check.claim import ClaimFailed, check
 
 __all__ = [
     "ClaimFailed",
+    "centred_sp_loss",
     "check",
     "compared_numbers",
     "conv_macs",
@@ -18,7 +20,9 @@ __all__ = [
     "labels_matched",
     "nst_loss_written_out",
     "permuted_teacher",
+    "points_on_a_line",
     "ratio_temperature",
     "soft_loss",
     "twice_the_width",
+    "wider_embedding",
 ]
