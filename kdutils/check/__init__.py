@@ -8,16 +8,20 @@ from kdutils.check.chapter00 import conv_macs, labels_matched, twice_the_width
 from kdutils.check.chapter01 import permuted_teacher, ratio_temperature, soft_loss
 from kdutils.check.chapter02 import compared_numbers, effect_of_p, nst_loss_written_out
 from kdutils.check.chapter03 import centred_sp_loss, points_on_a_line, wider_embedding
+from kdutils.check.chapter05 import break_even, cohort_loss, heavy_weight
 from kdutils.check.chapter06 import mean_cost, present_teacher, smoothed_cross_entropy
 from kdutils.check.claim import ClaimFailed, check
 
 __all__ = [
     "ClaimFailed",
+    "break_even",
     "centred_sp_loss",
     "check",
+    "cohort_loss",
     "compared_numbers",
     "conv_macs",
     "effect_of_p",
+    "heavy_weight",
     "labels_matched",
     "mean_cost",
     "nst_loss_written_out",
