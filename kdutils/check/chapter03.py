@@ -91,6 +91,6 @@ def wider_embedding(answer: Any) -> None:
         why_not={
             "it shrinks": "which of the two has a use for more numbers? Five classes can be parted in four "
             "directions, distances among all pairs cannot",
-            "it stays": "plot both curves over at least three widths, with two seeds each",
+            "it stays": "plot both curves over at least three widths, with three seeds each",
         },
     )
