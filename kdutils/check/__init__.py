@@ -8,6 +8,7 @@ from kdutils.check.chapter00 import conv_macs, labels_matched, twice_the_width
 from kdutils.check.chapter01 import permuted_teacher, ratio_temperature, soft_loss
 from kdutils.check.chapter02 import compared_numbers, effect_of_p, nst_loss_written_out
 from kdutils.check.chapter03 import centred_sp_loss, points_on_a_line, wider_embedding
+from kdutils.check.chapter04 import cache_mb, ensemble_targets, shoes_from_tops
 from kdutils.check.chapter05 import break_even, cohort_loss, heavy_weight
 from kdutils.check.chapter06 import mean_cost, present_teacher, smoothed_cross_entropy
 from kdutils.check.claim import ClaimFailed, check
@@ -15,12 +16,14 @@ from kdutils.check.claim import ClaimFailed, check
 __all__ = [
     "ClaimFailed",
     "break_even",
+    "cache_mb",
     "centred_sp_loss",
     "check",
     "cohort_loss",
     "compared_numbers",
     "conv_macs",
     "effect_of_p",
+    "ensemble_targets",
     "heavy_weight",
     "labels_matched",
     "mean_cost",
@@ -29,6 +32,7 @@ __all__ = [
     "points_on_a_line",
     "present_teacher",
     "ratio_temperature",
+    "shoes_from_tops",
     "smoothed_cross_entropy",
     "soft_loss",
     "twice_the_width",
