@@ -24,7 +24,7 @@ def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     teacher. The similarity matrix is Q·Qᵀ with every row scaled to unit (L2) length.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError if N differs or is 0.
 
-    Source: Tung and Mori 2019 (similarity-preserving distillation), eq. 4. Written out in notebook 03.
+    Source: Tung and Mori 2019 (similarity-preserving distillation). Written out in notebook 03.
     """
     require_same_batch("student_features", student_features, "teacher_features", teacher_features)
     student, teacher = _similarity_rows(student_features), _similarity_rows(teacher_features.detach())
@@ -43,7 +43,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     teacher. Distances are Euclidean, divided by the mean of those of the batch that are not 0.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N differs.
 
-    Source: Park et al. 2019, sec. 3.2.1. Written out in notebook 03.
+    Source: Park et al. 2019, the distance-wise loss. Written out in notebook 03.
     """
     student, teacher = _prepared(student_embeddings, teacher_embeddings)
     loss = F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
@@ -65,7 +65,7 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     cosine 0. Memory grows with N³ and N²·D.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N differs.
 
-    Source: Park et al. 2019, sec. 3.2.2. Written out in notebook 03.
+    Source: Park et al. 2019, the angle-wise loss. Written out in notebook 03.
     """
     student, teacher = _prepared(student_embeddings, teacher_embeddings, min_samples=3)
     loss = F.smooth_l1_loss(_angle_cosines(student), _angle_cosines(teacher))
