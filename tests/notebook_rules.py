@@ -108,6 +108,12 @@ def without_machine_paths(notebook: NotebookNode, path: Path) -> Iterator[str]:
             yield f"{where} names a place on one machine: {found[0]}"
 
 
+def finished(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    for index, cell in enumerate(notebook.cells):
+        if found := re.search(r"\b(TODO|FIXME|TBD)\b", cell.source):
+            yield f"cell {index} is not finished: {found[0]}"
+
+
 def cells_have_ids(notebook: NotebookNode, path: Path) -> Iterator[str]:
     for index, cell in enumerate(notebook.cells):
         if not cell.get("id"):
@@ -176,6 +182,7 @@ RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
     for_any_python3,
     figures_are_png,
     without_machine_paths,
+    finished,
     cells_have_ids,
     checks_a_claim,
     has_an_exercise_with_its_solution,

@@ -19,8 +19,8 @@ CLOSED_FORMS = {
 NULLS = {
     "AT alone over KD, points, low end",
     "accuracy, hint over AT, points",
-    "hint in the middle over KD, points",
-    "hint late over KD, points, high end",
+    "hint in the middle over KD, points, low end",
+    "hint late over KD, points",
 }
 
 

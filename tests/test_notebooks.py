@@ -63,6 +63,7 @@ SPOILED = {
     "path printed": (set_outputs(CLAIM, printed("saved to /home/ada/x.pt")), "/home/ada/x.pt"),
     "path in a table": (set_outputs(CLAIM, shown(text_html="<td>/tmp/a</td>")), "/tmp/a"),
     "path in code": (set_source(EXACT, "open('/root/x')"), "/root/x"),
+    "unfinished": (set_prose("TODO: what the figure shows."), "not finished: TODO"),
     "no check": (set_source(CLAIM, "print(4 > 2)"), "checks a claim"),
     "no exercise": (
         set_source(EXERCISE, "<details><summary>Solution</summary>\n\n4\n</details>"),
