@@ -28,6 +28,17 @@ def definition(notebook: Path, name: str, **names: Any) -> Any:
     raise LookupError(f"{notebook.name} defines no {name}")
 
 
+def exercises(notebook: Path) -> list[tuple[int, str, str]]:
+    """(number, check, name of what the reader makes) of every exercise whose check the notebook calls."""
+    found, number = [], 0
+    for cell in read(notebook).cells:
+        if heading := re.search(r"^### Exercise (\d+) ", cell.source, re.MULTILINE):
+            number = int(heading[1])
+        elif call := re.fullmatch(r"kdutils\.check\.(\w+)\((\w+)\)", cell.source.strip()):
+            found.append((number, call[1], call[2]))
+    return found
+
+
 def solution(notebook: Path, exercise: int) -> dict[str, Any]:
     """The names that the printed solution of an exercise defines (its first block of code)."""
     text = _exercise(notebook, exercise)

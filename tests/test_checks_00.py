@@ -1,29 +1,14 @@
-"""Exercises of notebook 00: the printed solution passes, the stub is not attempted, every slip is named."""
+"""The slips that the exercise checks of notebook 00 know are named."""
 
 import pytest
 import torch
 from faults import NOTEBOOKS
-from notebook_code import solution, stub, verdict
+from notebook_code import solution, verdict
 from torch import nn
 
 from kdutils import check, evaluate, models
 
 NOTEBOOK = NOTEBOOKS / "00_why_distill.ipynb"
-EXERCISES = [
-    (1, "answer", check.twice_the_width),
-    (2, "conv_macs", check.conv_macs),
-    (3, "worth", check.labels_matched),
-]
-
-
-@pytest.mark.parametrize(("number", "name", "judge"), EXERCISES)
-def test_printed_solution_passes(capsys, number, name, judge):
-    assert verdict(capsys, judge, solution(NOTEBOOK, number)[name]) == "✓ passed"
-
-
-@pytest.mark.parametrize(("number", "name", "judge"), EXERCISES)
-def test_stub_is_not_attempted(capsys, number, name, judge):
-    assert "not attempted" in verdict(capsys, judge, stub(NOTEBOOK, number)[name])
 
 
 SLIPS = {

@@ -1,27 +1,10 @@
-"""Exercises of notebook 01: the printed solution passes, the stub is not attempted, every slip is named."""
+"""The slips that the exercise checks of notebook 01 know are named."""
 
 import pytest
 import torch.nn.functional as F
-from faults import NOTEBOOKS
-from notebook_code import solution, stub, verdict
+from notebook_code import verdict
 
 from kdutils import check
-
-NOTEBOOK = NOTEBOOKS / "01_response_knowledge.ipynb"
-EXERCISES = [(1, "ratio_temperature"), (2, "soft_loss"), (3, "permuted_teacher")]
-ANSWER_NAMES = {"permuted_teacher": "answer"}
-
-
-@pytest.mark.parametrize(("number", "name"), EXERCISES)
-def test_printed_solution_passes(capsys, number, name):
-    attempt = solution(NOTEBOOK, number)[ANSWER_NAMES.get(name, name)]
-    assert verdict(capsys, getattr(check, name), attempt) == "✓ passed"
-
-
-@pytest.mark.parametrize(("number", "name"), EXERCISES)
-def test_stub_is_not_attempted(capsys, number, name):
-    attempt = stub(NOTEBOOK, number)[ANSWER_NAMES.get(name, name)]
-    assert "not attempted" in verdict(capsys, getattr(check, name), attempt)
 
 
 def log_p(logits, temperature):

@@ -1,27 +1,10 @@
-"""Exercises of notebook 06: the printed solution passes, the stub is not attempted, every slip is named."""
+"""The slips that the exercise checks of notebook 06 know are named."""
 
 import pytest
 import torch.nn.functional as F
-from faults import NOTEBOOKS
-from notebook_code import solution, stub, verdict
+from notebook_code import verdict
 
 from kdutils import check
-
-NOTEBOOK = NOTEBOOKS / "06_self_distillation.ipynb"
-EXERCISES = [(1, "mean_cost"), (2, "smoothed_cross_entropy"), (3, "present_teacher")]
-ANSWER_NAMES = {"present_teacher": "answer"}
-
-
-@pytest.mark.parametrize(("number", "name"), EXERCISES)
-def test_printed_solution_passes(capsys, number, name):
-    attempt = solution(NOTEBOOK, number)[ANSWER_NAMES.get(name, name)]
-    assert verdict(capsys, getattr(check, name), attempt) == "✓ passed"
-
-
-@pytest.mark.parametrize(("number", "name"), EXERCISES)
-def test_stub_is_not_attempted(capsys, number, name):
-    attempt = stub(NOTEBOOK, number)[ANSWER_NAMES.get(name, name)]
-    assert "not attempted" in verdict(capsys, getattr(check, name), attempt)
 
 
 def targets(logits, labels, label_share, other_share):

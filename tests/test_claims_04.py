@@ -4,7 +4,6 @@ from faults import NOTEBOOKS
 
 NOTEBOOK = NOTEBOOKS / "04_offline_distillation.ipynb"
 FAULTS = ["losses zeroed"]
-FAULTS = ["losses zeroed"]
 
 # What asking a teacher costs, and what becomes of it in training mode, whatever a student learns from it.
 COSTS = {

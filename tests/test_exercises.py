@@ -1,0 +1,30 @@
+"""Exercises of every chapter: the printed solution passes, the stub is not attempted.
+
+The slips that a check names are tested chapter by chapter, in test_checks_*.py.
+"""
+
+import pytest
+from notebook_code import exercises, solution, stub, verdict
+from notebook_files import CHAPTERS
+
+from kdutils import check
+
+EXERCISES = [(path, *exercise) for path in CHAPTERS for exercise in exercises(path)]
+every_exercise = pytest.mark.parametrize(
+    ("path", "number", "judge", "name"), EXERCISES, ids=[f"{row[0].stem}-{row[1]}" for row in EXERCISES]
+)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_two_or_three_exercises_that_are_checked(path):
+    assert [number for number, _, _ in exercises(path)] in ([1, 2], [1, 2, 3])
+
+
+@every_exercise
+def test_printed_solution_passes(capsys, path, number, judge, name):
+    assert verdict(capsys, getattr(check, judge), solution(path, number)[name]) == "✓ passed"
+
+
+@every_exercise
+def test_stub_is_not_attempted(capsys, path, number, judge, name):
+    assert "not attempted" in verdict(capsys, getattr(check, judge), stub(path, number)[name])
