@@ -3,6 +3,7 @@
 # make notebooks                run all notebooks afresh and store their outputs
 # make notebooks NB=notebooks/01_response_knowledge.ipynb      the same for one of them
 # make bench                    measure speed and memory
+# make mutants                  run all notebooks under all faults (hours): which claims notice?
 #
 # Each of them makes the environment .venv and installs what it needs, once.
 # Another Python than python3: make lab PYTHON=python3.12
@@ -26,6 +27,9 @@ test: .venv/test.stamp
 notebooks: .venv/test.stamp
 	@.venv/bin/python tools/store_notebooks.py $(NB)
 
+mutants: .venv/test.stamp
+	@.venv/bin/python tests/mutants.py $(NB)
+
 bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/run.py
 
@@ -37,4 +41,4 @@ bench: .venv/test.stamp
 	@sh tools/install.sh "$(PYTHON)" -e ".[int8,test]"
 	@touch $@
 
-.PHONY: help lab test notebooks bench
+.PHONY: help lab test notebooks mutants bench

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +33,18 @@ def tensors_in(arguments: Iterable[Any]) -> list[Tensor]:
     return found
 
 
+# Whether the notebook came across the fault: a fault that is never reached proves nothing about its claims.
+reached = False
+
+
+def note_reached() -> None:
+    global reached
+    reached = True
+
+
 def zero_loss(*arguments: Any, **_: Any) -> Tensor:
     """Zero, with zero gradients for every tensor that asks for one."""
+    note_reached()
     return torch.stack([tensor.sum() * 0 for tensor in tensors_in(arguments)]).sum()
 
 
@@ -59,6 +69,24 @@ def zero_one_loss(path: str) -> Callable[[], None]:
     return inject
 
 
+def scale_kd_loss(factor: Callable[[Tensor, float], float]) -> Callable[[], None]:
+    """A fault that multiplies `kd_loss` by a factor of the student's logits and the temperature."""
+
+    def inject() -> None:
+        from kdutils import response
+
+        kd_loss = response.kd_loss
+
+        def faulty_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+            note_reached()
+            loss = kd_loss(student_logits, teacher_logits, temperature)
+            return loss * factor(student_logits, temperature)
+
+        response.kd_loss = faulty_loss
+
+    return inject
+
+
 def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], None]:
     """A fault that alters the trained teacher whenever it is loaded."""
 
@@ -68,6 +96,7 @@ def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], No
         load_teacher = models.load_teacher
 
         def faulty_teacher() -> models.ConvNet:
+            note_reached()
             teacher = load_teacher()
             with torch.no_grad():
                 change(teacher)
@@ -90,6 +119,17 @@ def untrain(teacher: torch.nn.Module) -> None:
     teacher.load_state_dict(teacher_cnn(seed=1).state_dict())
 
 
+def leave_in_train_mode(teacher: torch.nn.Module) -> None:
+    """Batch norm goes on to use the batch's statistics, whatever the notebook asks for."""
+
+    class AlwaysTraining(type(teacher)):
+        def train(self, mode: bool = True) -> torch.nn.Module:
+            return super().train(True)
+
+    teacher.__class__ = AlwaysTraining
+    teacher.train()
+
+
 def one_network_for_all() -> None:
     """The teacher is a student that learned from labels, and every student is as wide as every other."""
     from kdutils import data, models, train
@@ -102,7 +142,12 @@ def one_network_for_all() -> None:
         return torch.nn.functional.cross_entropy(model(images), labels)
 
     train.fit(teacher, data.batches(images, labels, seed=100), label_loss, steps=600, lr=0.06)
-    models.load_teacher = lambda: teacher
+
+    def load_faulty_teacher() -> models.ConvNet:
+        note_reached()
+        return teacher
+
+    models.load_teacher = load_faulty_teacher
     models.small_cnn = lambda seed=0, width=8: small_cnn(seed)
 
 
@@ -112,12 +157,27 @@ FAULTS: dict[str, Callable[[], None]] = {
     "kd_loss zeroed": zero_one_loss("response.kd_loss"),
     "classes permuted": change_teacher(permute_classes),
     "teacher untrained": change_teacher(untrain),
+    "teacher in train mode": change_teacher(leave_in_train_mode),
+    "T² dropped": scale_kd_loss(lambda student_logits, temperature: 1 / temperature**2),
+    "mean over classes": scale_kd_loss(lambda student_logits, temperature: 1 / student_logits.shape[1]),
     "one network for all": one_network_for_all,
 }
 
 
+class Outcome(NamedTuple):
+    """What a notebook's claims became under a fault."""
+
+    claims: dict[str, bool]  # claim → whether it holds
+    reached: bool  # whether the notebook came across the fault at all
+
+
 def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
-    """Claim → whether it holds, over all claims of a notebook that runs under a fault in its own process.
+    """Claim → whether it holds, over all claims of a notebook that runs under a fault in its own process."""
+    return outcome_under(notebook, fault).claims
+
+
+def outcome_under(notebook: Path, fault: str) -> Outcome:
+    """The outcome of a notebook that runs under a fault in its own process.
 
     A cell that raises counts as a claim that fails, named after the cell's number; the next cells still run.
     """
@@ -130,7 +190,7 @@ def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
         env={**os.environ, "MPLBACKEND": "agg", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"},
     )
     assert process.returncode == 0, process.stderr[-3000:]
-    return json.loads(process.stdout.splitlines()[-1])
+    return Outcome(**json.loads(process.stdout.splitlines()[-1]))
 
 
 def main(notebook: str, fault: str) -> None:
@@ -168,7 +228,7 @@ def main(notebook: str, fault: str) -> None:
         import matplotlib.pyplot as plt
 
         plt.close("all")
-    print(json.dumps(outcomes))
+    print(json.dumps({"claims": outcomes, "reached": reached}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The fault harness sees what it must: a zeroed loss and a spoiled teacher break the claims built on them."""
 
+import copy
+
 import faults
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
-from kdutils import models
+from kdutils import models, response
 
 CELLS = [
     "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
@@ -70,6 +72,26 @@ def test_a_fault_breaks_the_claims_built_on_it_and_no_others(outcomes, fault, br
     assert faulty.keys() == sound.keys()
 
 
+@pytest.mark.parametrize("fault, factor", [("T² dropped", 1 / 4), ("mean over classes", 1 / 3)])
+def test_a_scaled_loss_is_scaled(monkeypatch, fault, factor):
+    student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
+    kd_loss = response.kd_loss
+    monkeypatch.setattr(response, "kd_loss", kd_loss)  # so that it comes back after this test
+    faults.FAULTS[fault]()
+    assert response.kd_loss is not kd_loss
+    expected = factor * kd_loss(student, teacher, 2.0)
+    torch.testing.assert_close(response.kd_loss(student, teacher, temperature=2.0), expected)
+
+
+def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies(monkeypatch):
+    monkeypatch.setattr(models, "load_teacher", models.load_teacher)
+    faults.FAULTS["teacher in train mode"]()
+    teacher = models.load_teacher()
+    for network in (teacher, copy.deepcopy(teacher)):
+        assert network.eval() is network
+        assert all(module.training for module in network.modules())
+
+
 def test_survivors_hold_under_every_fault(survivors):
     assert survivors == {"four is four", "a later cell still runs"}
 
@@ -86,7 +108,7 @@ def test_a_loss_that_does_not_exist_cannot_be_zeroed():
 
 
 def test_every_loss_is_zeroed(monkeypatch):
-    from kdutils import feature, online, relation, response, selfdistill
+    from kdutils import feature, online, relation, selfdistill
 
     originals = {
         (module, name): getattr(module, name)
