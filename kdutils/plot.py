@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from kdutils.compare import Gain, Runs
@@ -123,26 +125,61 @@ def trade_off(
     ax: Axes | None = None,
     xlabel: str = "latency (ms, batch 1, CPU)",
 ) -> Axes:
-    """Accuracy against latency with size as area.   points: name → (latency ms, accuracy %, size MB)."""
+    """Accuracy against latency with size as area.   points: name → (latency ms, accuracy %, size MB).
+
+    A label stands above its marker, or below or beside it where an earlier label is in the way.
+    """
     ax = plt.subplots()[1] if ax is None else ax
     colours = role_colours(list(points))
+    labels: list[Annotation] = []
     for name, (latency, accuracy, size) in points.items():
         area = 20 + 800 * size  # in square points
         marker = MARKERS.get(colours[name], "^")
         ax.scatter(latency, accuracy, s=area, color=colours[name], marker=marker, alpha=0.6)
-        ax.annotate(
+        label = ax.annotate(
             f"{name}, {size:.3g} MB",
             (latency, accuracy),
             xytext=(0, area**0.5 / 2 + 3),  # above the marker
             textcoords="offset points",
             ha="center",
+            fontsize="small",
+            color=colours[name],
         )
+        labels.append(label)
     ax.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.margins(0.25)
+    ax.autoscale_view()  # now, not when the figure is drawn: labels are placed in pixels
+    _place(labels)
     return ax
+
+
+def _place(labels: Sequence[Annotation]) -> None:
+    """Moves each label around its marker to where it covers the fewest markers and earlier labels."""
+    taken = [_around_marker(label) for label in labels]
+    for label in labels:
+        distance = label.get_position()[1]
+        places = [
+            {"position": (x * distance, y * distance), "ha": ha, "va": va}
+            for x, ha in ((0, "center"), (1, "left"), (-1, "right"))
+            for y, va in ((1, "bottom"), (-1, "top"), (0, "center"))
+            if x or y
+        ]
+        covered = []
+        for place in places:
+            label.set(**place)
+            covered.append(label.get_window_extent().count_overlaps(taken))
+        label.set(**places[covered.index(min(covered))])
+        taken.append(label.get_window_extent())
+
+
+def _around_marker(label: Annotation) -> Bbox:
+    """The square, in pixels, that the label's marker fills: the label stands 3 points above it."""
+    x, y = label.axes.transData.transform(label.xy)
+    half = (label.get_position()[1] - 3) * label.figure.dpi / 72
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
 def relation_matrices(

@@ -268,6 +268,13 @@ def test_the_labels_of_the_trade_off_stand_above_their_markers_and_its_ticks_are
     assert {"0.2", "0.5", "1", "2"} <= set(shown)
 
 
+def test_a_label_of_the_trade_off_makes_way_for_earlier_labels():
+    ax = plot.trade_off({name: (1.2**i, 80.0, 0.1) for i, name in enumerate("abcdef")})
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.texts]
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # each with itself alone
+
+
 def test_points_may_be_added_to_given_axes():
     given = plt.subplots()[1]
     assert plot.trade_off(POINTS, ax=given, xlabel="latency (ms, batch 1, GPU)") is given
