@@ -108,11 +108,11 @@ def test_a_loss_that_does_not_exist_cannot_be_zeroed():
 
 
 def test_every_loss_is_zeroed(monkeypatch):
-    from kdutils import feature, online, relation, selfdistill
+    from kdutils import feature, online, relation, selfdistill, transformer
 
     originals = {
         (module, name): getattr(module, name)
-        for module in (feature, online, relation, response, selfdistill)
+        for module in (feature, online, relation, response, selfdistill, transformer)
         for name in dir(module)
         if name.endswith("_loss")
     }
