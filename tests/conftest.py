@@ -1,4 +1,4 @@
-"""Every chapter's notebook runs under its faults, for minutes each: so one of them runs on every core."""
+"""Every chapter's notebook runs under its faults, for minutes each: on every core, behind the other tests."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,12 @@ import pytest
 Outcomes = dict[str, bool]  # claim → whether it holds
 
 
-@pytest.fixture(scope="session")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Claims wait for their runs, so they come after all other tests; notebooks take all cores, and come last."""
+    items.sort(key=lambda item: 2 if item.path.suffix == ".ipynb" else hasattr(item.module, "FAULTS"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def runs_under_faults(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], Future[Outcomes]]]:
     """All runs that the collected tests will ask for: each module's NOTEBOOK under each of its FAULTS."""
     modules = {item.module for item in request.session.items if hasattr(item, "module")}
