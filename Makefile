@@ -2,6 +2,7 @@
 # make test                     run every test and every notebook
 # make notebooks                run all notebooks afresh and store their outputs
 # make notebooks NB=notebooks/01_response_knowledge.ipynb      the same for one of them
+# make site                     build the course as web pages, docs/_build/html, from the stored outputs
 # make bench                    measure speed and memory
 # make mutants                  run all notebooks under all faults (hours): which claims notice?
 #
@@ -30,6 +31,9 @@ notebooks: .venv/test.stamp
 mutants: .venv/test.stamp
 	@.venv/bin/python tests/mutants.py $(NB)
 
+site: .venv/site.stamp
+	@.venv/bin/python docs/build.py
+
 bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/run.py
 
@@ -38,7 +42,11 @@ bench: .venv/test.stamp
 	@touch $@
 
 .venv/test.stamp: .venv/lab.stamp
-	@sh tools/install.sh "$(PYTHON)" -e ".[int8,test]"
+	@sh tools/install.sh "$(PYTHON)" -e ".[docs,int8,test]"
 	@touch $@
 
-.PHONY: help lab test notebooks mutants bench
+.venv/site.stamp: .venv/lab.stamp
+	@sh tools/install.sh "$(PYTHON)" -e ".[docs]"
+	@touch $@
+
+.PHONY: help lab test notebooks site mutants bench

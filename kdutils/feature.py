@@ -122,6 +122,8 @@ class Regressor(nn.Conv2d):
 def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Mean squared difference of features, over all elements.
 
+        mean (student − teacher)²
+
     student_features, teacher_features: the same shape, any; no gradient reaches the teacher. Where the
     channels differ, pass the student's through a `Regressor` first.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError if the shapes differ or are empty.
@@ -134,7 +136,9 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 def attention_map(features: Tensor, p: float = 2) -> Tensor:
-    """Where a layer is active: the mean over C of |A|^p, scaled to unit length over H and W.
+    """Where a layer is active, over H and W, in whatever channel.
+
+        Q / ‖Q‖,  Q = Σ_c |A_c|^p / C
 
     features: shape (N, C, H, W). p: ≥ 1; the larger, the more the strongest channels count.
     Returns shape (N, H, W), each map of length 1 (of length 0 where all features are zero).
@@ -152,6 +156,8 @@ def attention_map(features: Tensor, p: float = 2) -> Tensor:
 
 def at_loss(student_features: Tensor, teacher_features: Tensor, p: float = 2) -> Tensor:
     """Mean squared difference of attention maps, over N·H·W.
+
+        mean (Q_student / ‖Q_student‖ − Q_teacher / ‖Q_teacher‖)²
 
     student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
     average-pooled to the smaller before the attention maps are taken. No gradient reaches the teacher.
@@ -171,9 +177,11 @@ def at_loss(student_features: Tensor, teacher_features: Tensor, p: float = 2) ->
 def fsp_loss(student_pair: tuple[Tensor, Tensor], teacher_pair: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared difference of FSP matrices, over N·C₁·C₂: how early channels go with later ones.
 
+        mean (G_student − G_teacher)²,  G = F₁ · F₂ᵀ / (H · W)
+
     student_pair, teacher_pair: two feature maps each, (N, C₁, H₁, W₁) and (N, C₂, H₂, W₂); within a pair the
     larger is average-pooled to the smaller, H×W. C₁ and C₂ are the same in both pairs, the sizes need not be.
-    The FSP matrix of a pair is F₁·F₂ᵀ / (H·W), C₁ by C₂. No gradient reaches the teacher.
+    The FSP matrix G of a pair F₁, F₂ is C₁ by C₂. No gradient reaches the teacher.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N, C₁ or C₂
     differ.
 
@@ -197,10 +205,11 @@ def _fsp_matrix(name: str, early: Tensor, late: Tensor) -> Tensor:
 def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Squared distance between the sets of activation patterns of two layers, averaged over N.
 
+        mean k(s, s') + mean k(t, t') − 2 · mean k(s, t),  k(a, b) = (a · b)²
+
     student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
-    average-pooled to the smaller. Each channel's map is scaled to unit length; the distance between the two
-    sets of maps is the maximum mean discrepancy under the kernel k(a, b) = (a·b)². No gradient reaches the
-    teacher.
+    average-pooled to the smaller. Each channel's map, s or t, is scaled to unit length; the distance between
+    the two sets of maps is the maximum mean discrepancy under the kernel k. No gradient reaches the teacher.
     Returns a 0-dim tensor of the student's dtype; 0 for maps of 1×1, which hold no pattern.
     Raises ValueError for other shapes, or if N differs.
 
@@ -225,6 +234,8 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 class VIDLoss(nn.Module):
     """Negative log-likelihood of the teacher's features under a Gaussian that the student predicts, in nats.
 
+        mean ½ · [(t − μ)² / σ² + log σ²]
+
     The mean μ is a small network on the student's features (three 1×1 convolutions), the variance σ² one
     learned number per teacher channel, softplus + 1e-5, 5 at first. Both must be trained with the student:
     hand `parameters()` to the optimizer. Channels that the student cannot predict get a large σ² and count
@@ -232,8 +243,8 @@ class VIDLoss(nn.Module):
 
     loss(student_features, teacher_features): shapes (N, in_channels, H, W) and (N, out_channels, H, W); of
     different sizes, the larger is average-pooled to the smaller. No gradient reaches the teacher.
-    Returns ½·[(t − μ)²/σ² + log σ²] averaged over N·C·H·W, a 0-dim tensor of the student's dtype; without the
-    constant ½·log 2π, so it can be negative. Raises ValueError for other shapes, or if N differs.
+    Returns the mean over N·C·H·W, a 0-dim tensor of the student's dtype; without the constant ½·log 2π, so it
+    can be negative. Raises ValueError for other shapes, or if N differs.
 
     Source: Ahn et al. 2019 (variational information distillation), as in their code. Written out in
     notebook 02.
@@ -271,10 +282,12 @@ class VIDLoss(nn.Module):
 def linear_cka(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Similarity of two representations of the same N samples, from 0 to 1: linear centred kernel alignment.
 
+        Σ_ij S_ij · T_ij / (‖S‖ · ‖T‖)
+
     student_features, teacher_features: shapes (N, ...) with the same N ≥ 2 and any number of features each.
-    The N×N inner products of the centred features say which samples a layer takes to be alike; the measure is
-    the cosine between the student's and the teacher's. Rotating the features, scaling all of them alike or
-    adding a constant changes nothing. No gradient reaches the teacher.
+    S and T are the N×N inner products of the centred features: they say which samples a layer takes to be
+    alike, and the measure is the cosine between the student's and the teacher's. Rotating the features,
+    scaling all of them alike or adding a constant changes nothing. No gradient reaches the teacher.
     Returns a 0-dim tensor of the student's dtype; 0 if one of them gives all samples the same features.
     Raises ValueError if N differs or is below 2.
 

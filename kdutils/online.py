@@ -17,7 +17,9 @@ from kdutils.response import kd_loss
 def dml_loss(student_logits: Tensor, peer_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """KL divergence of the student's answer from a peer's, in nats: the mimicry of mutual learning.
 
-    KL(softmax(peer / T) ‖ softmax(student / T)), summed over K, averaged over N; no factor T².
+        KL(softmax(peer / T) ‖ softmax(student / T))
+
+    Summed over K, averaged over N; no factor T².
     Each network of a cohort calls it as the student, once per peer; the peer gets no gradient from it.
 
     student_logits, peer_logits: shape (N, K), unnormalised, K >= 2. temperature: T > 0.

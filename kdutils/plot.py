@@ -152,13 +152,13 @@ def trade_off(
     ax.minorticks_off()
     ax.margins(0.25)
     ax.autoscale_view()  # now, not when the figure is drawn: labels are placed in pixels
-    _place(labels)
+    _place(labels, ax)
     return ax
 
 
-def _place(labels: Sequence[Annotation]) -> None:
+def _place(labels: Sequence[Annotation], ax: Axes) -> None:
     """Moves each label around its marker to where it covers the fewest markers and earlier labels."""
-    taken = [_around_marker(label) for label in labels]
+    taken = [_around_marker(label, ax) for label in labels]
     for label in labels:
         distance = label.get_position()[1]
         places = [
@@ -175,10 +175,10 @@ def _place(labels: Sequence[Annotation]) -> None:
         taken.append(label.get_window_extent())
 
 
-def _around_marker(label: Annotation) -> Bbox:
+def _around_marker(label: Annotation, ax: Axes) -> Bbox:
     """The square, in pixels, that the label's marker fills: the label stands 3 points above it."""
-    x, y = label.axes.transData.transform(label.xy)
-    half = (label.get_position()[1] - 3) * label.figure.dpi / 72
+    x, y = ax.transData.transform(label.xy)
+    half = (label.get_position()[1] - 3) * ax.figure.dpi / 72
     return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 

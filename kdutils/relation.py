@@ -20,8 +20,10 @@ PKT_EPS = 1e-7
 def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Mean squared difference of similarity matrices, over N².
 
+        mean (G_student − G_teacher)²
+
     student_features, teacher_features: shapes (N, ...), flattened per sample to Q; no gradient reaches the
-    teacher. The similarity matrix is Q·Qᵀ with every row scaled to unit (L2) length.
+    teacher. The similarity matrix G is Q·Qᵀ with every row scaled to unit (L2) length.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError if N differs or is 0.
 
     Source: Tung and Mori 2019 (similarity-preserving distillation). Written out in notebook 03.
@@ -39,8 +41,11 @@ def _similarity_rows(features: Tensor) -> Tensor:
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     """Smooth L1 difference of pairwise distances, averaged over N².
 
+        mean h(‖s_i − s_j‖ / m_s, ‖t_i − t_j‖ / m_t)
+
     student_embeddings, teacher_embeddings: shapes (N, D) with any D, not normalised; no gradient reaches the
-    teacher. Distances are Euclidean, divided by the mean of those of the batch that are not 0.
+    teacher. h is the smooth L1 difference. Distances are Euclidean, divided by the mean m of those of the
+    batch that are not 0.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N differs.
 
     Source: Park et al. 2019, the distance-wise loss. Written out in notebook 03.
@@ -60,9 +65,11 @@ def _relative_distances(embeddings: Tensor) -> Tensor:
 def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     """Smooth L1 difference of the cosines of angles within triples of samples, averaged over N³.
 
+        mean h(cos ∠ s_j s_i s_k, cos ∠ t_j t_i t_k)
+
     student_embeddings, teacher_embeddings: shapes (N, D) with any D, N ≥ 3; no gradient reaches the teacher.
-    The angle of (i, j, k) lies at i, between the directions to j and to k; two samples in one place give the
-    cosine 0. Memory grows with N³ and N²·D.
+    h is the smooth L1 difference. The angle of (i, j, k) lies at i, between the directions to j and to k; two
+    samples in one place give the cosine 0. Memory grows with N³ and N²·D.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N differs.
 
     Source: Park et al. 2019, the angle-wise loss. Written out in notebook 03.
@@ -95,9 +102,11 @@ def rkd_loss(
 def pkt_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     """KL divergence of the student's neighbour probabilities from the teacher's, in nats, averaged over N².
 
+        mean t_ij · log(t_ij / s_ij),  t_ij = (cos(t_i, t_j) + 1) / Σ_k (cos(t_i, t_k) + 1)
+
     student_embeddings, teacher_embeddings: shapes (N, D) with any D; no gradient reaches the teacher.
     The probabilities of a sample's neighbours, itself included, are its similarities (cosine + 1) / 2 divided
-    by their sum; the loss is the mean of t·log(t / s). Eps 1e-7 stands beside every length, t and s.
+    by their sum. Eps 1e-7 stands beside every length, t and s.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N differs.
 
     Source: Passalis and Tefas 2018 (probabilistic knowledge transfer), as in their code. Written out in
@@ -120,9 +129,11 @@ def cc_loss(
 ) -> Tensor:
     """Mean squared difference of correlation matrices, over N².
 
+        mean (C_student − C_teacher)²,  C_ij = e^(−2γ) · Σ_p (2γ)^p / p! · (x_i · x_j)^p
+
     student_embeddings, teacher_embeddings: shapes (N, D) with any D; no gradient reaches the teacher.
     The correlation of two samples is the Gaussian kernel exp(−γ·‖x − y‖²) of their embeddings at unit length,
-    as its Taylor series e^(−2γ)·Σ (2γ)^p / p! · (x·y)^p for p = 0 … order.
+    as its Taylor series, C, with p = 0 … order.
     gamma: > 0. order: a whole number ≥ 1.
     Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes or values, or if N
     differs.

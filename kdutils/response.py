@@ -15,7 +15,9 @@ from kdutils._validate import require_labels, require_matrix, require_positive, 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
     """KL divergence of the student's softened answer from the teacher's, times T², in nats.
 
-    T² · KL(softmax(teacher / T) ‖ softmax(student / T)), summed over K, averaged over N.
+        T² · KL(softmax(teacher / T) ‖ softmax(student / T))
+
+    Summed over K, averaged over N.
 
     student_logits, teacher_logits: shape (N, K), unnormalised, K >= 2. temperature: T > 0.
     Returns a 0-dim tensor, >= 0, zero where both give the same probabilities.
@@ -36,6 +38,8 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
 
 def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Mean squared difference of the logits, averaged over N and K.
+
+        mean (student − teacher)²
 
     student_logits, teacher_logits: shape (N, K), unnormalised.
     Returns a 0-dim tensor, >= 0, zero only where the logits are equal.
@@ -58,7 +62,9 @@ def dkd_loss(
     beta: float = 8.0,
     temperature: float = 4.0,
 ) -> Tensor:
-    """Decoupled distillation: (alpha · TCKD + beta · NCKD) · T², in nats, averaged over N.
+    """Decoupled distillation, the labelled class apart from the others, in nats, averaged over N.
+
+        T² · (alpha · TCKD + beta · NCKD)
 
     TCKD: KL divergence of (target, all others), two probabilities. NCKD: KL divergence among the others,
     renormalised to sum to one. `kd_loss` is the same with alpha = 1 and the teacher's 1 − p_target as beta.
@@ -95,8 +101,10 @@ def nkd_loss(
 ) -> Tensor:
     """Normalised distillation: target and non-target cross-entropies, in nats, averaged over N.
 
-    −p_target · log q_target at T = 1 (p the teacher's probabilities, q the student's), plus gamma · T² times
-    the cross-entropy at T among the other classes, each side renormalised over them.
+        −p_y · log q_y − gamma · T² · Σ_k p'_k · log q'_k
+
+    Here p are the teacher's probabilities and q the student's: those of the label y at T = 1, and with a
+    prime those of the other classes k at T, each side renormalised over them.
     A cross-entropy, not a divergence: it is not zero where the student equals the teacher.
 
     student_logits, teacher_logits: shape (N, K), unnormalised, K >= 2. labels: shape (N,), class indices.
@@ -129,8 +137,11 @@ def dist_loss(
     gamma: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Correlation distance of the answers: T² · (beta · inter + gamma · intra), each in [0, 2].
+    """Correlation distance of the answers, between the classes and within each class.
 
+        T² · (beta · inter + gamma · intra)
+
+    Each term lies in [0, 2].
     inter is 1 − the Pearson correlation of a sample's class probabilities, averaged over N;
     intra is 1 − the Pearson correlation of a class's probabilities over the batch, averaged over K.
     Where one of the two is constant, their correlation counts as 0.
@@ -155,7 +166,9 @@ def dist_loss(
 def standardized_kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """`kd_loss` of the z-scores of the logits: what counts is their pattern, not their shift and scale.
 
-    z = (logits − mean) / (std + 1e-7) per sample over K, with the sample standard deviation (K − 1).
+        z = (logits − mean) / (std + 1e-7)
+
+    Mean and standard deviation are those of a sample's K logits, the latter with K − 1.
 
     student_logits, teacher_logits: shape (N, K), unnormalised, K >= 2. temperature: T > 0.
     Returns a 0-dim tensor in nats, averaged over N, >= 0, zero where the z-scores are equal.

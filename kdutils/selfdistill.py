@@ -17,7 +17,9 @@ from kdutils.response import kd_loss
 def ps_kd_loss(student_logits: Tensor, past_logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Cross-entropy against labels softened by the network's own past answer, in nats, averaged over N.
 
-    The target is (1 − alpha) · onehot(label) + alpha · softmax(past): no other label term is needed.
+        target = (1 − alpha) · onehot(label) + alpha · softmax(past)
+
+    No other label term is needed.
     A cross-entropy, not a divergence: it is not zero where the student equals its past.
 
     student_logits: shape (N, K), unnormalised, K >= 2. labels: shape (N,), class indices.
@@ -62,9 +64,11 @@ def tf_kd_loss(
 ) -> Tensor:
     """KL divergence of the student's answer from a virtual teacher's, both at T, in nats, averaged over N.
 
-    The virtual teacher gives the label correct_prob and shares the rest equally among the other classes; like
-    any teacher's, its logits (here log-probabilities) are divided by T. No factor T². The authors' code is
-    another loss: it divides the probabilities, not the logits, by T, and leaves the student at T = 1.
+        KL(softmax(log v / T) ‖ softmax(student / T))
+
+    The virtual teacher v gives the label correct_prob and shares the rest equally among the other classes;
+    like any teacher's, its logits (here log-probabilities) are divided by T. No factor T². The authors' code
+    is another loss: it divides the probabilities, not the logits, by T, and leaves the student at T = 1.
 
     student_logits: shape (N, K), unnormalised, K >= 2. labels: shape (N,), class indices.
     temperature: T > 0. correct_prob: strictly between 0 and 1.

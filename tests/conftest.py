@@ -12,7 +12,7 @@ Outcomes = dict[str, bool]  # claim → whether it holds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Claims wait for their runs, so they come after all other tests; notebooks take all cores, and come last."""
+    """Claims wait for their runs: they come after all other tests. Notebooks take all cores and come last."""
     items.sort(key=lambda item: 2 if item.path.suffix == ".ipynb" else hasattr(item.module, "FAULTS"))
 
 

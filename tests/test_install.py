@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kdutils"}
     assert {"kdutils/py.typed", "kdutils/_data/fashion-mnist/train-images-idx3-ubyte.gz"} <= set(names)
+    assert {"kdutils/_data/text/snippets.tsv.gz", "kdutils/_data/trade_off.csv"} <= set(names)
     assert not [name for name in names if name.endswith(".ipynb") or "__pycache__" in name]
 
 

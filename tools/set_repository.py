@@ -1,7 +1,8 @@
 """Sets the repository's public address: python tools/set_repository.py OWNER/REPO
 
 The address stands once in pyproject.toml (project.urls). This command writes it there, and into every text
-that links to the repository: badges, links to GitHub, Colab and Binder, the notebooks' Colab cell, citation.
+that links to the repository: badges, links to GitHub, Colab and Binder, the notebooks' Colab cell, citation,
+the repair that kdutils names. The site takes it from pyproject.toml when it is built.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ["*.md", "CITATION.cff", "docs/*.md", "data/*/README.md", "kdutils/**/*.py", "notebooks/*.ipynb"]
 NAME = r"[\w.-]+/[\w.-]+?"
 DECLARED = re.compile(rf'^Repository = "https://github\.com/({NAME})"$', re.MULTILINE)
 # Links that can only mean this repository, whatever name they carry.
@@ -23,9 +25,7 @@ GITHUB_LINK = r"(?<=github\.com/){}(?=\.git\b|[/@#\"'\\\s)>\]]|$)"
 
 def texts(root: Path) -> list[Path]:
     """The files in which the repository's address may stand, pyproject.toml first."""
-    names = ["pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff"]
-    found = [root / name for name in names if (root / name).is_file()]
-    return [*found, *sorted((root / "notebooks").glob("*.ipynb")), *sorted((root / "docs").glob("*.*"))]
+    return [root / "pyproject.toml", *(path for pattern in TEXTS for path in sorted(root.glob(pattern)))]
 
 
 def declared_repository(root: Path) -> str:
@@ -41,9 +41,15 @@ def linked_repositories(text: str) -> set[str]:
     return {link[2] for link in OWN_LINK.finditer(text)}
 
 
+def site_address(repository: str) -> str:
+    """Where GitHub Pages publishes the site of OWNER/REPO."""
+    owner, name = repository.split("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def renamed(text: str, old: str, new: str) -> str:
-    """The text with all links to this repository, old or stale, leading to the new one."""
-    text = OWN_LINK.sub(lambda link: link[1] + new, text)
+    """The text with all links to this repository, old or stale, and to its site leading to the new one."""
+    text = OWN_LINK.sub(lambda link: link[1] + new, text).replace(site_address(old), site_address(new))
     return re.sub(GITHUB_LINK.format(re.escape(old)), new, text)
 
 

@@ -1,0 +1,111 @@
+"""What the outputs of a stored notebook become on a page.
+
+A figure's alternative text is its message, which stands in bold above it in the notebook. A badge, which
+would be fetched from another host, becomes a button. The sentence that holds a slider's place gets the same
+buttons.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from store_notebooks import SLIDER_TEXT
+
+HOSTS = {
+    "https://colab.research.google.com/": "Open in Colab",
+    "https://mybinder.org/": "Open in Binder",
+}
+MOST_CHARACTERS = 300  # of an alternative text
+
+
+def is_cell(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and node.get("nb_element") == "cell_code"
+
+
+def host_label(address: str) -> str | None:
+    """What a button says that leads to the address, None if it leads to no host of notebooks."""
+    return next((label for host, label in HOSTS.items() if address.startswith(host)), None)
+
+
+def message(prose: list[nodes.paragraph]) -> str:
+    """What a figure's prose says from the sentence with the last bold words on.
+
+    Without any bold words, its last paragraph; of many sentences the first, as far as there is room.
+    """
+    text, start = plain(prose[-1]) if prose else "", 0
+    for paragraph in reversed(prose):
+        if bold := list(paragraph.findall(nodes.strong)):
+            text = plain(paragraph)
+            place = text.rfind(plain(bold[-1]))
+            start = max((end for end in sentence_ends(text) if end <= place), default=0)
+            break
+    ends = [end for end in [*sentence_ends(text), len(text)] if end > start]
+    fitting = [end for end in ends if end - start <= MOST_CHARACTERS]
+    return text[start : max(fitting or ends[:1], default=0)].strip()
+
+
+def plain(node: nodes.Element) -> str:
+    return " ".join(node.astext().split())
+
+
+def sentence_ends(text: str) -> list[int]:
+    return [found.end() for found in re.finditer(r"[.!?:…]\s+(?=[^a-z])", text)]
+
+
+def describe_figures(document: nodes.document) -> None:
+    """Gives every figure of a notebook its number and its message as alternative text."""
+    prose: list[nodes.paragraph] = []
+    number, after_a_cell = 0, False
+    for node in list(document.findall(lambda node: is_cell(node) or is_prose(node))):
+        if isinstance(node, nodes.paragraph):
+            prose = [node] if after_a_cell else [*prose, node]
+            after_a_cell = False
+            continue
+        after_a_cell = True
+        for image in node.findall(nodes.image):
+            number += 1
+            image["alt"] = f"Figure {number}. {message(prose)}"
+
+
+def is_prose(node: nodes.Node) -> bool:
+    """Whether it is a paragraph of a Markdown cell, not of an output."""
+    if not isinstance(node, nodes.paragraph):
+        return False
+    while (node := node.parent) is not None:
+        if is_cell(node):
+            return False
+    return True
+
+
+def badges_to_buttons(document: nodes.document) -> list[nodes.reference]:
+    """Replaces the badges that lead to Colab and Binder by text; returns these links."""
+    buttons = []
+    for link in list(document.findall(nodes.reference)):
+        label = host_label(link.get("refuri", ""))
+        if label and next(link.findall(nodes.image), None):
+            link.children = []
+            link += nodes.Text(label)
+            link["classes"].append("launch")
+            buttons.append(link)
+    return buttons
+
+
+def mark_sliders(document: nodes.document, buttons: list[nodes.reference]) -> None:
+    """Puts the sentence that stands for a slider, and the buttons to run it, in a box of its own."""
+    for block in list(document.findall(nodes.literal_block)):
+        if block.astext().strip() == SLIDER_TEXT:
+            sentence = SLIDER_TEXT.strip("()").capitalize() + "."
+            paragraph = nodes.paragraph("", f"{sentence} ", *(button.deepcopy() for button in buttons))
+            block.replace_self(nodes.container("", paragraph, classes=["slider"]))
+
+
+def on_doctree_read(app: Sphinx, document: nodes.document) -> None:
+    buttons = badges_to_buttons(document)
+    if app.env.doc2path(app.env.docname).suffix == ".ipynb":
+        describe_figures(document)
+        mark_sliders(document, buttons)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-read", on_doctree_read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,58 @@
+"""The table behind the plot of chapters 07 to 10: accuracy, latency and size of every model they made.
+
+A row is a model: `chapter` that made it, `model` and `arm` in words, `shown_as` (its short name in the plot,
+empty for a model that is not drawn by name), `parameters`, `macs` per image, `size_mb`, `latency_ms` at batch
+1 on a CPU, `accuracy` on the test set in percent (the mean over seeds) and its `standard_error` in points.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdutils.data import data_dir
+
+if TYPE_CHECKING:
+    import pandas
+
+FILE = "trade_off.csv"
+COLUMNS = (
+    "chapter", "model", "arm", "shown_as", "parameters", "macs", "size_mb", "latency_ms", "accuracy",
+    "standard_error",
+)  # fmt: skip
+
+
+def stored() -> pandas.DataFrame:
+    """The table that ships with the course, taken from the stored notebooks by `tools/store_trade_off.py`."""
+    import pandas
+
+    return pandas.read_csv(data_dir() / FILE)
+
+
+def as_csv(points: pandas.DataFrame) -> str:
+    """The table as text: what a notebook prints, and `tools/store_trade_off.py` collects.
+
+    Raises ValueError for columns that are not the table's.
+    """
+    if set(points.columns) != set(COLUMNS):
+        raise ValueError(f"points: expected the columns {list(COLUMNS)}, got {list(points.columns)}")
+    return points[list(COLUMNS)].to_csv(index=False, float_format="%.5g", lineterminator="\n").rstrip()
+
+
+def shown(
+    points: pandas.DataFrame, teacher_latency_ms: float | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """The rows with a name in the plot: name → (latency ms, accuracy %, size MB), for `plot.trade_off`.
+
+    teacher_latency_ms: the teacher's latency on this machine. Given, all latencies are scaled by what it is
+    to the stored one, so that points from another machine stand beside new ones at about the right place.
+    Raises ValueError where that is asked for and no row is shown as "teacher".
+    """
+    named = points[points["shown_as"].notna()]
+    scale = 1.0
+    if teacher_latency_ms is not None:
+        of_teacher = named.loc[named["shown_as"] == "teacher", "latency_ms"]
+        if len(of_teacher) != 1:
+            raise ValueError(f"points: expected one row shown as 'teacher', got {len(of_teacher)}")
+        scale = teacher_latency_ms / of_teacher.item()
+    rows = named[["shown_as", "latency_ms", "accuracy", "size_mb"]].itertuples(index=False)
+    return {name: (scale * latency, accuracy, size) for name, latency, accuracy, size in rows}

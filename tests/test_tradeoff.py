@@ -1,0 +1,79 @@
+"""The table of the trade-off is what the stored notebooks print, and gives the plot its points."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from kdutils import data, tradeoff
+
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
+import store_trade_off
+
+POINTS = pd.DataFrame(
+    {
+        "chapter": [7, 7, 7],
+        "model": ["5 layers, width 32", "3 layers, width 8", "2 layers, width 2"],
+        "arm": ["teacher", "distilled", "labels only"],
+        "shown_as": ["teacher", "both", None],
+        "parameters": [278_890, 6_274, 272],
+        "macs": [13_605_248, 296_672, 12_000],
+        "size_mb": [1.1189, 0.0256, 0.001],
+        "latency_ms": [0.8, 0.2, 0.1],
+        "accuracy": [91.89, 80.5, 60.25],
+        "standard_error": [0.0, 0.31, 0.5],
+    }
+)
+
+
+def notebook_that_prints(text, path):
+    cell = nbformat.v4.new_code_cell(
+        "", execution_count=1, outputs=[nbformat.v4.new_output("stream", text=text)]
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+def test_what_a_notebook_prints_is_read_back(tmp_path, monkeypatch):
+    notebook = notebook_that_prints(tradeoff.as_csv(POINTS) + "\n", tmp_path / "07.ipynb")
+    (tmp_path / tradeoff.FILE).write_text(store_trade_off.table([notebook]))
+    monkeypatch.setattr(tradeoff, "data_dir", lambda: tmp_path)
+    pd.testing.assert_frame_equal(tradeoff.stored(), POINTS, rtol=1e-4)
+
+
+def test_rows_of_several_notebooks_stand_below_one_header(tmp_path):
+    notebooks = [
+        notebook_that_prints(tradeoff.as_csv(POINTS.assign(chapter=chapter)), tmp_path / f"{chapter}.ipynb")
+        for chapter in (7, 8)
+    ]
+    lines = store_trade_off.table(notebooks).splitlines()
+    assert lines.count(store_trade_off.HEADER) == 1
+    assert [line[0] for line in lines[1:]] == ["7"] * 3 + ["8"] * 3
+
+
+def test_a_notebook_without_the_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a cell that prints"):
+        store_trade_off.table([notebook_that_prints("accuracy\n", tmp_path / "07.ipynb")])
+
+
+def test_the_stored_table_is_what_the_stored_notebooks_print():
+    on_disk = (data.data_dir() / tradeoff.FILE).read_text()
+    assert on_disk == store_trade_off.table(store_trade_off.chapters()), "python tools/store_trade_off.py"
+
+
+def test_the_plot_gets_the_named_rows():
+    assert tradeoff.shown(POINTS) == {"teacher": (0.8, 91.89, 1.1189), "both": (0.2, 80.5, 0.0256)}
+
+
+def test_latencies_follow_the_teachers():
+    latencies = {name: latency for name, (latency, _, _) in tradeoff.shown(POINTS, 1.6).items()}
+    assert latencies == pytest.approx({"teacher": 1.6, "both": 0.4})
+    with pytest.raises(ValueError, match="one row shown as 'teacher', got 0"):
+        tradeoff.shown(POINTS[1:], 1.6)
+
+
+def test_other_columns_are_refused():
+    with pytest.raises(ValueError, match="expected the columns"):
+        tradeoff.as_csv(POINTS.drop(columns="macs"))

@@ -1,0 +1,43 @@
+"""Collects the rows that notebooks 07 to 10 print into data/trade_off.csv: python tools/store_trade_off.py
+
+A notebook prints its rows as text below the table's header (`tradeoff.as_csv`). Run this after
+`make notebooks` has stored one of them anew. The rows stand in the chapters' order; a chapter that is missing
+has none.
+Other notebooks can be named, such as one that was executed elsewhere: python tools/store_trade_off.py A.ipynb
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+
+from kdutils import data, tradeoff
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = ",".join(tradeoff.COLUMNS)
+
+
+def printed_rows(notebook: Path) -> list[str]:
+    """The rows that a stored notebook prints below the table's header.   Raises ValueError for none."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            lines = output.get("text", "").splitlines()
+            if HEADER in lines:
+                return [line for line in lines[lines.index(HEADER) + 1 :] if line]
+    raise ValueError(f"{notebook}: expected a cell that prints tradeoff.as_csv(…), found none")
+
+
+def table(notebooks: list[Path]) -> str:
+    rows = [row for notebook in notebooks for row in printed_rows(notebook)]
+    return "\n".join([HEADER, *rows, ""])
+
+
+def chapters() -> list[Path]:
+    """Notebooks 07 to 10, as far as they are there."""
+    return sorted(p for p in (ROOT / "notebooks").glob("*.ipynb") if p.name[:2] in {"07", "08", "09", "10"})
+
+
+if __name__ == "__main__":
+    notebooks = [Path(name) for name in sys.argv[1:]] or chapters()
+    (data.data_dir() / tradeoff.FILE).write_text(table(notebooks))
+    print(f"{data.data_dir() / tradeoff.FILE}: from {', '.join(path.name for path in notebooks)}")
