@@ -64,7 +64,7 @@ def test_the_masked_channel_of_the_notebook_is_the_removed_one(teacher):
 def test_the_search_for_a_rate_goes_on_until_the_best_lies_inside():
     best_rate = definition(NOTEBOOK, "best_rate")
     best, scores = best_rate(lambda rate: -abs(rate - 10), (0.1, 0.3, 0.9))
-    assert len(scores) == 4 and best == max(scores)  # it stops at four
+    assert len(scores) == 5 and best == max(scores)  # it stops at five
     best, scores = best_rate(lambda rate: -abs(rate - 1), (0.1, 0.3, 0.9))
     assert best == 0.9 and list(scores) == [0.1, 0.3, 0.9, 2.7]
     assert list(best_rate(lambda rate: -abs(rate - 0.3), (0.1, 0.3, 0.9))[1]) == [0.1, 0.3, 0.9]
