@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from damage import alter, remove, truncate
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdutils import data, models
@@ -37,20 +38,6 @@ def copied_data(tmp_path, monkeypatch):
     shutil.copytree(data.data_dir() / "fashion-mnist", folder)
     monkeypatch.setattr(data, "data_dir", lambda: tmp_path / "data")
     return folder
-
-
-def remove(path):
-    path.unlink()
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def alter(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("damage", [remove, truncate, alter])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
+from used_network import used_network, weights
 
 from kdutils.compress import (
     FakeQuantize,
@@ -19,28 +20,9 @@ from kdutils.compress import (
     strongest_channels,
     without_channels,
 )
-from kdutils.models import ConvNet
 
 IMAGES = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 CONVOLUTIONS = ["stages.0.0", "stages.1.0", "stages.1.3", "stages.2.0"]
-
-
-def used_network() -> ConvNet:
-    """A network whose batch norms have seen data and have weights of both signs, as after training."""
-    network = ConvNet(widths=(4, 6, 8), depths=(1, 2, 1), seed=1)
-    generator = torch.Generator().manual_seed(2)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
-            # mostly above zero: no channel is cut off by the ReLU for every image
-            module.bias.data.copy_(0.7 + 0.3 * torch.randn(module.bias.shape, generator=generator))
-            module.running_mean.copy_(0.1 * torch.randn(module.running_mean.shape, generator=generator))
-            module.running_var.copy_(0.1 + 0.1 * torch.rand(module.running_var.shape, generator=generator))
-    return network.eval()
-
-
-def weights(network):
-    return {n: m.weight for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
 
 
 def masked(network, kept):

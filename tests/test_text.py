@@ -11,6 +11,7 @@ import tarfile
 
 import pytest
 import torch
+from damage import alter, remove, truncate
 from notebook_files import ROOT
 
 from kdutils import data, text
@@ -39,20 +40,6 @@ def copied_table(tmp_path, monkeypatch):
     shutil.copytree(data.data_dir() / "text", folder)
     monkeypatch.setattr(text, "data_dir", lambda: tmp_path / "data")
     return folder / NAME
-
-
-def remove(path):
-    path.unlink()
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def alter(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def repack(path):
