@@ -5,6 +5,7 @@
 # make site                     build the course as web pages, docs/_build/html, from the stored outputs
 # make bench                    measure speed and memory
 # make mutants                  run all notebooks under all faults (hours): which claims notice?
+# make mutants NB=notebooks/01_response_knowledge.ipynb        the same for one of them
 #
 # Each of them makes the environment .venv and installs what it needs, once.
 # Another Python than python3: make lab PYTHON=python3.12
@@ -42,7 +43,7 @@ bench: .venv/test.stamp
 	@touch $@
 
 .venv/test.stamp: .venv/lab.stamp
-	@sh tools/install.sh "$(PYTHON)" -e ".[docs,int8,test]"
+	@sh tools/install.sh "$(PYTHON)" -e ".[docs,int8,test,text]"
 	@touch $@
 
 .venv/site.stamp: .venv/lab.stamp

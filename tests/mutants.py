@@ -1,77 +1,147 @@
-"""The table notebook × fault: python tests/mutants.py notebooks/*.ipynb
+"""Runs every notebook under every fault and every sound condition, and keeps what became of each claim.
 
-Every notebook runs under every fault of `faults.py`, one run on every core, for hours. The table says how
-many claims failed of how many: 0/17 is a miss, a dash a fault that the notebook never came across. The
-counts are written to benchmarks/mutants.csv as they come. A run is not repeated while the notebook's code is
-what it was: delete the file after a change in `kdutils`.
+    python tests/mutants.py notebooks/*.ipynb                                   # hours, one run on every core
+    python tests/mutants.py notebooks/01_*.ipynb --only "losses zeroed"         # one of them
+
+The outcomes are written to benchmarks/mutants/, a file for every notebook, as they come; the tests of the
+claims read them there. They belong to the notebook's code cells: where these change, all runs are asked for
+again, and the tests say so until they are made. After a change in `kdutils` that may move a claim, delete
+the folder first. benchmarks/mutants.md holds the table notebook × fault.
 """
 
+import argparse
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import faults
 import pandas as pd
 from tqdm import tqdm
 
-FILE = faults.NOTEBOOKS.parent / "benchmarks" / "mutants.csv"
-RUN = ["notebook", "fault", "code"]  # what a run is known by
+FOLDER = faults.NOTEBOOKS.parent / "benchmarks" / "mutants"
+TABLE = FOLDER.with_suffix(".md")
+HEADING = """# Claims under faults, and where nothing is wrong
+
+Written by `make mutants`: how many of a notebook's claims fail, of how many. Under a fault some must fail
+(0/17 is a miss; a dash stands where the notebook never comes across the fault); under a sound condition none
+may. A claim that a fault leaves standing is listed, with the reason, in `tests/test_claims_*.py`. An empty
+cell has not been run with the notebook as it is.
+"""
+
+Runs = dict[str, faults.Outcome]  # fault or condition → what became of the claims
+
+
+class NoRun(AssertionError):
+    """A notebook was not run under a fault, or its code has changed since."""
+
+
+class Job(NamedTuple):
+    notebook: Path
+    fault: str
 
 
 def code_of(notebook: Path) -> str:
-    """A fingerprint of the notebook's code cells: another one asks for another run."""
+    """A fingerprint of the notebook's code cells: another one asks for other runs."""
     cells = json.loads(notebook.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()[:12]
 
 
-def counted(notebook: Path, fault: str) -> dict[str, str | int | bool]:
-    """A row of the table: how many claims the fault broke."""
-    outcome = faults.outcome_under(notebook, fault)
-    failed = sum(not holds for holds in outcome.claims.values())
-    return {
-        "notebook": notebook.stem, "fault": fault, "code": code_of(notebook),
-        "failed": failed, "claims": len(outcome.claims), "reached": outcome.reached,
-    }  # fmt: skip
-
-
-def known_rows(file: Path, notebooks: Iterable[Path]) -> list[dict]:
-    """The rows of an earlier table that still hold: their notebook is as it was."""
+def kept_runs(notebook: Path, folder: Path = FOLDER) -> Runs:
+    """The runs on file for the notebook as it is; none where its code has changed."""
+    file = folder / f"{notebook.stem}.json"
     if not file.exists():
-        return []
-    rows = pd.read_csv(file).to_dict("records")
-    codes = {notebook.stem: code_of(notebook) for notebook in notebooks}
-    return [row for row in rows if codes.get(row["notebook"], row["code"]) == row["code"]]
+        return {}
+    content = json.loads(file.read_text())
+    if content["code"] != code_of(notebook):
+        return {}
+    return {fault: faults.Outcome(**outcome) for fault, outcome in content["runs"].items()}
 
 
-def run_missing(notebooks: list[Path], names: list[str], file: Path) -> pd.DataFrame:
-    """The table's rows, once all runs that are not known have been made; an interrupt loses none of them."""
-    rows = known_rows(file, notebooks)
-    known = {tuple(row[name] for name in RUN) for row in rows}
-    missing = [(n, f) for n in notebooks for f in names if (n.stem, f, code_of(n)) not in known]
+def keep_run(job: Job, outcome: faults.Outcome, folder: Path = FOLDER) -> None:
+    """Adds a run to the notebook's file, which is replaced at one stroke: an interrupt leaves it whole."""
+    runs = kept_runs(job.notebook, folder) | {job.fault: outcome}
+    content = {"code": code_of(job.notebook), "runs": {f: runs[f]._asdict() for f in sorted(runs)}}
+    folder.mkdir(exist_ok=True)
+    part = folder / f"{job.notebook.stem}.json.part"
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    part.replace(folder / f"{job.notebook.stem}.json")
+
+
+def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
+    """Claim → whether it held when the notebook was run under the fault.
+
+    Raises NoRun where it was not, or not as it is now.
+    """
+    runs = kept_runs(notebook)
+    if fault not in runs:
+        raise NoRun(f"{notebook.stem} as it is was not run under {fault!r}: make mutants NB={notebook}")
+    return runs[fault].claims
+
+
+def missing_jobs(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> list[Job]:
+    """All runs that are not on file."""
+    kept = {notebook: kept_runs(notebook, folder) for notebook in notebooks}
+    return [Job(notebook, name) for notebook in notebooks for name in names if name not in kept[notebook]]
+
+
+def run_missing(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> None:
+    """Makes all runs that are not on file, one on every core; an interrupt loses none that has ended."""
+    jobs = missing_jobs(notebooks, names, folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = [pool.submit(counted, *run) for run in missing]
+        runs = {pool.submit(faults.outcome_under, *job): job for job in jobs}
         try:
             for run in tqdm(as_completed(runs), total=len(runs), desc="notebooks under faults"):
-                rows.append(run.result())
-                pd.DataFrame(rows).sort_values(["notebook", "fault"]).to_csv(file, index=False)
+                keep_run(runs[run], run.result(), folder)
         finally:
             pool.shutdown(cancel_futures=True)
-    return pd.DataFrame(rows)
 
 
-def as_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Notebook × fault: claims that failed / claims."""
-    cells = rows["failed"].astype(str) + "/" + rows["claims"].astype(str)
-    return rows.assign(cell=cells.where(rows["reached"], "–")).pivot(
-        index="notebook", columns="fault", values="cell"
-    )
+def as_table(runs: dict[str, Runs]) -> pd.DataFrame:
+    """Notebook × fault: claims that failed / claims; a dash where the fault was not reached."""
+    names = [*faults.FAULTS, *faults.SOUND]
+    return pd.DataFrame(
+        {name: {notebook: cell(runs[notebook], name) for notebook in runs} for name in names}
+    ).rename_axis("notebook")
+
+
+def cell(runs: Runs, name: str) -> str:
+    if name not in runs:
+        return ""
+    if name in faults.FAULTS and not runs[name].reached:
+        return "–"
+    claims = runs[name].claims
+    return f"{sum(not holds for holds in claims.values())}/{len(claims)}"
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table as a table of Markdown, turned: a row for every fault, a column for every notebook."""
+    rows = [["", *(notebook[:2] for notebook in table.index)], ["---"] * (len(table) + 1)]
+    rows += [[fault, *table[fault]] for fault in table]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def whole_table() -> str:
+    """What benchmarks/mutants.md has to say: all notebooks, all faults, from the runs on file."""
+    notebooks = sorted(faults.NOTEBOOKS.glob("*.ipynb"))
+    return HEADING + "\n" + as_markdown(as_table({n.stem: kept_runs(n) for n in notebooks}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*faults.FAULTS, *faults.SOUND]
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--only", choices=names, action="append", help="a fault or a sound condition")
+    arguments = parser.parse_args()
+    try:
+        run_missing([n.resolve() for n in arguments.notebooks], arguments.only or names)
+    finally:
+        TABLE.write_text(whole_table())
+    print(TABLE.read_text())
 
 
 if __name__ == "__main__":
-    table = as_table(run_missing([Path(name) for name in sys.argv[1:]], list(faults.FAULTS), FILE))
-    print(table.to_string())
+    main()

@@ -9,6 +9,8 @@ GAINS = {
     "distilled over labels only, points, lower end of the interval",
     "distilled over labels only, points, mean",
 }
+# Two clock readings of a machine that runs two notebooks at once say nothing about a fault.
+TIMES = {"teacher over student, latency at batch 1", "teacher over student, latency at batch 256"}
 # Arithmetic on paper, which no training enters.
 ON_PAPER = {
     "the weights in fp32, GB",
@@ -19,11 +21,10 @@ ON_PAPER = {
 
 def test_gains_fail_without_the_distillation_loss(outcomes):
     outcomes = outcomes["kd_loss zeroed"]
-    assert {claim for claim in GAINS if outcomes[claim]} == set()
-    assert all(holds for claim, holds in outcomes.items() if claim not in GAINS), outcomes
+    assert {claim for claim, holds in outcomes.items() if not holds} - TIMES == GAINS
 
 
 def test_every_claim_fails_where_teacher_and_students_are_one_network(outcomes):
     outcomes = outcomes["one network for all"]
-    assert {claim for claim, holds in outcomes.items() if holds} == ON_PAPER
+    assert {claim for claim, holds in outcomes.items() if holds} - TIMES == ON_PAPER
     assert set(outcomes) > GAINS | ON_PAPER

@@ -3,11 +3,16 @@
 The slips that a check names are tested chapter by chapter, in test_checks_*.py.
 """
 
+import sys
+
 import pytest
 from notebook_code import exercises, solution, stub, verdict
-from notebook_files import CHAPTERS
+from notebook_files import CHAPTERS, ROOT
 
 from kdutils import check
+
+sys.path.insert(0, str(ROOT / "tools"))
+from list_exercises import LIST, as_markdown
 
 EXERCISES = [(path, *exercise) for path in CHAPTERS for exercise in exercises(path)]
 every_exercise = pytest.mark.parametrize(
@@ -28,3 +33,8 @@ def test_printed_solution_passes(capsys, path, number, judge, name):
 @every_exercise
 def test_stub_is_not_attempted(capsys, path, number, judge, name):
     assert "not attempted" in verdict(capsys, getattr(check, judge), stub(path, number)[name])
+
+
+def test_the_list_of_exercises_is_that_of_the_notebooks():
+    assert LIST.read_text(encoding="utf-8") == as_markdown(CHAPTERS), "python tools/list_exercises.py"
+    assert LIST.read_text(encoding="utf-8").count("| Exercise ") == len(EXERCISES)

@@ -8,7 +8,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
-from kdutils import models, response
+from kdutils import data, models, response
 
 CELLS = [
     "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
@@ -41,7 +41,7 @@ def notebook(tmp_path_factory):
 def outcomes(notebook):
     """Fault → claim → whether it holds."""
     return {
-        fault: faults.claims_under(notebook, fault)
+        fault: faults.outcome_under(notebook, fault).claims
         for fault in ("none", "kd_loss zeroed", "classes permuted", "teacher untrained")
     }
 
@@ -99,7 +99,7 @@ def test_survivors_hold_under_every_fault(survivors):
 def test_a_notebook_that_cannot_be_run_at_all_is_an_error(tmp_path):
     (tmp_path / "broken.ipynb").write_text("{}")
     with pytest.raises(AssertionError, match="KeyError"):
-        faults.claims_under(tmp_path / "broken.ipynb", "none")
+        faults.outcome_under(tmp_path / "broken.ipynb", "none")
 
 
 def test_a_loss_that_does_not_exist_cannot_be_zeroed():
@@ -131,3 +131,29 @@ def test_a_zeroed_loss_is_zero_and_so_is_every_gradient():
     loss.backward()
     assert loss.item() == 0
     assert student.grad.tolist() == [0, 0, 0] and hidden[0].grad.tolist() == [0, 0]
+
+
+def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
+    labels = torch.arange(10).repeat(20)
+    drawn = {
+        "subset": lambda seed: data.balanced_index(labels, 50, seed),
+        "weights": lambda seed: models.small_cnn(seed).classifier.weight,
+        "batches": lambda seed: torch.stack([b[0] for b in data.batches(labels, batch_size=50, seed=seed)]),
+    }
+    before, later = ({name: draw(seed) for name, draw in drawn.items()} for seed in (0, 1000))
+    monkeypatch.setattr(data, "balanced_index", data.balanced_index)  # so that they come back after this test
+    for owner in (data.Batches, models.ConvNet, models.BlockNet):
+        monkeypatch.setattr(owner, "__init__", owner.__init__)
+    faults.SOUND["seeds from 1000"]()
+    for name, draw in drawn.items():
+        assert not torch.equal(draw(0), before[name]) and torch.equal(draw(0), later[name]), name
+    assert torch.equal(drawn["batches"](None).flatten(), labels)
+
+
+def test_vector_instructions_are_switched_off_in_the_run(tmp_path):
+    cells = [
+        "import torch\nfrom kdutils.check import check",
+        'check("plain code", torch.backends.cpu.get_cpu_capability() == "DEFAULT", equals=1)',
+    ]
+    notebook = write(new_notebook(cells=[new_code_cell(c) for c in cells]), tmp_path / "01_small.ipynb")
+    assert faults.outcome_under(notebook, "no vector instructions").claims == {"plain code": True}
