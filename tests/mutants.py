@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from typing import NamedTuple
 import faults
 import pandas as pd
 from tqdm import tqdm
+
+sys.path.insert(0, str(faults.NOTEBOOKS.parent / "tools"))
+from replacing import replace
 
 FOLDER = faults.NOTEBOOKS.parent / "benchmarks" / "mutants"
 TABLE = FOLDER.with_suffix(".md")
@@ -66,9 +70,7 @@ def keep_run(job: Job, outcome: faults.Outcome, folder: Path = FOLDER) -> None:
     runs = kept_runs(job.notebook, folder) | {job.fault: outcome}
     content = {"code": code_of(job.notebook), "runs": {f: runs[f]._asdict() for f in sorted(runs)}}
     folder.mkdir(exist_ok=True)
-    part = folder / f"{job.notebook.stem}.json.part"
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    part.replace(folder / f"{job.notebook.stem}.json")
+    replace(folder / f"{job.notebook.stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def claims_under(notebook: Path, fault: str) -> dict[str, bool]:

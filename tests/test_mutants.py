@@ -1,10 +1,12 @@
 """The runs under faults are kept, asked for again after a change, and no fault goes by unnoticed."""
 
+import re
+
 import faults
 import mutants
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from notebook_files import CHAPTERS, write
+from notebook_files import CHAPTERS, ROOT, write
 
 CELL = """
 import torch
@@ -98,6 +100,11 @@ def test_no_claim_fails_where_nothing_is_wrong(chapter):
     runs = {name: run for name, run in mutants.kept_runs(chapter).items() if name in faults.SOUND}
     alarms = {name: [c for c, holds in run.claims.items() if not holds] for name, run in runs.items()}
     assert all(failed == [] for failed in alarms.values()), alarms
+
+
+def test_the_weekly_workflow_runs_every_chapter():
+    workflow = (ROOT / ".github" / "workflows" / "mutants.yml").read_text()
+    assert re.findall(r'"(\d\d)"', workflow) == [chapter.stem[:2] for chapter in CHAPTERS]
 
 
 def test_a_run_made_now_gives_the_outcome_on_file():
