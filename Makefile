@@ -4,8 +4,11 @@
 # make notebooks NB=notebooks/01_response_knowledge.ipynb      the same for one of them
 # make site                     build the course as web pages, docs/_build/html, from the stored outputs
 # make bench                    measure speed and memory
+# make binder                   run all notebooks in Binder's memory, 2 GB; print what each takes
+# make colab                    run all notebooks with Colab's versions, from a wheel (another environment)
 # make mutants                  run all notebooks under all faults (hours): which claims notice?
 # make mutants NB=notebooks/01_response_knowledge.ipynb        the same for one of them
+# make mutation                 run the unit tests on mutants of losses, training and measures (an hour)
 #
 # Each of them makes the environment .venv and installs what it needs, once.
 # Another Python than python3: make lab PYTHON=python3.12
@@ -32,11 +35,21 @@ notebooks: .venv/test.stamp
 mutants: .venv/test.stamp
 	@.venv/bin/python tests/mutants.py $(NB)
 
+mutation: .venv/mutation.stamp
+	@mkdir -p .mutation && cp -R kdutils tests pyproject.toml .mutation
+	@cd .mutation && OMP_NUM_THREADS=1 ../.venv/bin/mutmut run && ../.venv/bin/mutmut results
+
 site: .venv/site.stamp
 	@.venv/bin/python docs/build.py
 
 bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/run.py
+
+binder: .venv/test.stamp
+	@.venv/bin/python tools/binder.py $(NB)
+
+colab: .venv/test.stamp
+	@.venv/bin/python tools/colab.py $(NB)
 
 .venv/lab.stamp: requirements.txt pyproject.toml
 	@sh tools/install.sh "$(PYTHON)" -r requirements.txt
@@ -50,4 +63,8 @@ bench: .venv/test.stamp
 	@sh tools/install.sh "$(PYTHON)" -e ".[docs]"
 	@touch $@
 
-.PHONY: help lab test notebooks site mutants bench
+.venv/mutation.stamp: .venv/test.stamp
+	@sh tools/install.sh "$(PYTHON)" -e ".[mutation]"
+	@touch $@
+
+.PHONY: help lab test notebooks site mutants mutation bench binder colab

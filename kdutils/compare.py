@@ -33,11 +33,13 @@ class Gain:
 
     @property
     def mean_and_error(self) -> str:
+        """Mean ± standard error, with as many decimals as the error deserves."""
         decimals = _decimals(self.standard_error)
         return f"{self.mean:+.{decimals}f} ± {self.standard_error:.{decimals}f}"
 
     @property
     def interval(self) -> str:
+        """The 95 % interval in brackets."""
         decimals = _decimals(self.standard_error)
         return f"[{self.low:+.{decimals}f}, {self.high:+.{decimals}f}]"
 
@@ -48,9 +50,19 @@ class Runs:
     def __init__(self, seeds: list[int], values: dict[str, dict[str, list[float]]]):
         self.seeds, self.values = seeds, values
 
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms.   Raises ValueError where an interrupt has left no finished seed."""
+        self._require_seeds(1)
+        return list(next(iter(self.values.values())))  # the same for every measure
+
     def of(self, arm: str, measure: str | None = None) -> list[float]:
-        """One arm's values, seed by seed; of the first measure unless another is named."""
-        measure = next(iter(self.values), None) if measure is None else measure
+        """One arm's values, seed by seed; of the first measure unless another is named.
+
+        Raises ValueError for an unknown arm or measure, and where there is no finished seed.
+        """
+        self._require_seeds(1)
+        measure = next(iter(self.values)) if measure is None else measure
         if measure not in self.values:
             raise ValueError(f"measure: expected one of {list(self.values)}, got {measure!r}")
         if arm not in self.values[measure]:
@@ -67,9 +79,13 @@ class Runs:
         return paired_gain([value - reference for value, reference in pairs])
 
     def table(self) -> pandas.DataFrame:
-        """Mean ± standard error over the seeds: a row for every arm, a column for every measure."""
+        """Mean ± standard error over the seeds: a row for every arm, a column for every measure.
+
+        Raises ValueError for fewer than two finished seeds.
+        """
         import pandas
 
+        self._require_seeds(2)
         return pandas.DataFrame(
             {
                 measure: {arm: _mean_and_error(values) for arm, values in arms.items()}
@@ -81,14 +97,17 @@ class Runs:
         """The paired gain of every other arm over one of them, with its interval: a row for every arm."""
         import pandas
 
-        arms = next(iter(self.values.values()))  # the same for every measure
-        rows = {arm: self.gain(arm, over, measure) for arm in arms if arm != over}
+        rows = {arm: self.gain(arm, over, measure) for arm in self.arms if arm != over}
         return pandas.DataFrame(
             {
                 f"gain over {over}": {arm: gain.mean_and_error for arm, gain in rows.items()},
                 "95 % interval": {arm: gain.interval for arm, gain in rows.items()},
             }
         )
+
+    def _require_seeds(self, least: int) -> None:
+        if len(self.seeds) < least:
+            raise ValueError(f"seeds: expected at least {least} finished, got {self.seeds}")
 
 
 class ComparisonInterrupted(KeyboardInterrupt):

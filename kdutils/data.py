@@ -31,7 +31,7 @@ class DataFileError(RuntimeError):
     """A data file that is missing, truncated or altered; says what was expected and found, and the repair."""
 
     def __init__(self, path: Path, expected: str, found: str):
-        root = path.parents[2]
+        root = next((p.parent for p in path.parents if p.name in {"data", "_data"}), path.parent)
         if (root / ".git").exists():
             repair = f'git -C "{root}" restore {path.relative_to(root).as_posix()}'
         else:

@@ -33,6 +33,7 @@ class ConvNet(nn.Module):
             self.classifier = nn.Linear(widths[-1], num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
+        """Activations (N, widths[-1]) before the linear layer, averaged over the last stage's positions."""
         return self.stages(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -85,6 +86,7 @@ class BlockNet(nn.Module):
             self.classifier = nn.Linear(widths[-1], num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
+        """Activations (N, widths[-1]) before the linear layer, averaged over the last stage's positions."""
         return self.stages(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -59,9 +59,10 @@ def every_seed(
 
     measure: of the first unless named; its name labels the axis.
     references: named values drawn as dashed lines, such as the teacher's accuracy or chance.
+    Raises ValueError for an unknown measure, and where an interrupt has left no finished seed.
     """
+    arms = runs.arms
     measure = next(iter(runs.values)) if measure is None else measure
-    arms = list(next(iter(runs.values.values())))  # the same for every measure
     columns = [runs.of(arm, measure) for arm in arms]
     ax = plt.subplots(figsize=(max(3.5, 1.2 * len(arms) + 1), 3.5))[1] if ax is None else ax
     for paired in zip(*columns, strict=True):

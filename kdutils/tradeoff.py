@@ -7,14 +7,16 @@ empty for a model that is not drawn by name), `parameters`, `macs` per image, `s
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
-from kdutils.data import data_dir
+from kdutils.data import data_dir, verified_bytes
 
 if TYPE_CHECKING:
     import pandas
 
 FILE = "trade_off.csv"
+SHA256 = "74e98b52c39e816351a8a0a7b2f5ccbe77f0bcf83d740b8c0f1613f714a035f7"  # set by tools/store_trade_off.py
 COLUMNS = (
     "chapter", "model", "arm", "shown_as", "parameters", "macs", "size_mb", "latency_ms", "accuracy",
     "standard_error",
@@ -22,10 +24,13 @@ COLUMNS = (
 
 
 def stored() -> pandas.DataFrame:
-    """The table that ships with the course, taken from the stored notebooks by `tools/store_trade_off.py`."""
+    """The table that ships with the course, taken from the stored notebooks by `tools/store_trade_off.py`.
+
+    Raises DataFileError for a missing, truncated or altered file.
+    """
     import pandas
 
-    return pandas.read_csv(data_dir() / FILE)
+    return pandas.read_csv(io.BytesIO(verified_bytes(data_dir() / FILE, SHA256)))
 
 
 def as_csv(points: pandas.DataFrame) -> str:

@@ -4,6 +4,8 @@ Each takes the loss, then the arguments in the loss's own order: student, teache
 A loss with keyword settings, or one that is a module, is passed as a lambda or as the module.
 """
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -122,7 +124,13 @@ def assert_nan_is_shown(loss_fn, student, teacher, *rest):
 
 
 def assert_rejects(loss_fn, *arguments, naming, **settings):
-    """ValueError whose sentence starts with the argument's name and says what was expected and what came."""
+    """ValueError whose sentence starts with the argument's name and says what was expected and what came.
+
+    An argument that it is compared with is the student's, or the first of a list.
+    """
     with pytest.raises(ValueError, match=rf"^{naming}.*: expected .*, got ") as caught:
         loss_fn(*arguments, **settings)
-    return str(caught.value)
+    sentence = str(caught.value)
+    compared_with = re.search(r"(?:the shape of|as in) ([^,]+),", sentence)
+    assert not compared_with or re.match(r"student_|list_of_logits\[0\]", compared_with[1]), sentence
+    return sentence

@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 import torch
 
-from kdutils.compare import ComparisonInterrupted, Runs, compare, paired_gain
+from kdutils import plot
+from kdutils.compare import ComparisonInterrupted, compare, paired_gain
 
 PLAIN = {0: 70.0, 1: 72.0, 2: 71.0, 3: 75.0}
 GAINS = {0: 1.5, 1: 2.5, 2: 1.0, 3: 3.0}
@@ -137,7 +138,7 @@ def test_the_gains_have_a_row_for_every_other_arm():
     gain = paired_gain(GAINS.values())
     assert table.loc["distilled"].tolist() == ["+2.00 ± 0.46", f"[{gain.low:+.2f}, {gain.high:+.2f}]"]
     assert table.loc["worse"].tolist() == ["-1.00 ± 0.00", "[-1.00, -1.00]"]
-    assert table.columns[0] == "gain over labels only"
+    assert list(table.columns) == ["gain over labels only", "95 % interval"]
 
 
 # What goes wrong
@@ -188,7 +189,8 @@ def interrupted_at(stop):
 
 def test_an_interrupt_keeps_the_seeds_that_every_arm_has_finished():
     interrupt = interrupted_at(3)
-    assert "2 seeds finished" in str(interrupt) and "sys.last_value.runs" in str(interrupt)
+    assert "2 seeds finished: they are" in str(interrupt)
+    assert str(interrupt).endswith("(in Jupyter: sys.last_value.runs)")
     assert interrupt.runs.seeds == [1, 2]
     assert interrupt.runs.of("first") == [1.0, 2.0] and interrupt.runs.of("second") == [2.0, 4.0]
     assert interrupt.runs.gain("second", over="first").mean == 1.5
@@ -197,8 +199,26 @@ def test_an_interrupt_keeps_the_seeds_that_every_arm_has_finished():
 def test_an_interrupt_before_the_first_seed_is_finished_leaves_nothing():
     runs = interrupted_at(1).runs
     assert runs.seeds == []
-    with pytest.raises(ValueError):
-        runs.gain("second", over="first")
+    for ask in (
+        lambda: runs.mean("first"),
+        lambda: runs.gain("second", over="first"),
+        lambda: runs.gains(over="first"),
+        lambda: runs.arms,
+        lambda: plot.every_seed(runs),
+    ):
+        with pytest.raises(ValueError, match=r"seeds: expected at least 1 finished, got \[\]"):
+            ask()
+    with pytest.raises(ValueError, match=r"seeds: expected at least 2 finished, got \[\]"):
+        runs.table()
+
+
+def test_one_finished_seed_has_a_mean_and_no_spread():
+    runs = interrupted_at(2).runs
+    assert runs.mean("second") == 2.0 and runs.arms == ["first", "second"]
+    with pytest.raises(ValueError, match=r"seeds: expected at least 2 finished, got \[1\]"):
+        runs.table()
+    with pytest.raises(ValueError, match="differences: expected at least two finite numbers, got"):
+        runs.gains(over="first")
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
@@ -212,5 +232,3 @@ def test_unknown_names_are_answered_with_the_known_ones():
             ask("distilled", "loss")
     with pytest.raises(ValueError, match=r"measure: .*got 'loss'"):
         runs.gains(over="labels only", measure="loss")
-    with pytest.raises(ValueError, match=r"measure: expected one of \[\]"):
-        Runs([], {}).of("a")

@@ -175,7 +175,7 @@ def test_own_images_are_disjoint_and_balanced():
 
 def test_fit_in_two_processes_equals_one_at_the_same_global_batch(folder):
     torchrun(DDP, str(folder))
-    found = {name: torch.load(folder / f"{name}.pt") for name in ddp_fit.NETWORKS}
+    found = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in ddp_fit.NETWORKS}
     expected = {name: ddp_fit.trained(make(), rank=0, size=1) for name, make in ddp_fit.NETWORKS.items()}
     torch.testing.assert_close(found["plain"], expected["plain"], rtol=0, atol=1e-9)
     assert (expected["plain"] - ddp_fit.weights(ddp_fit.NETWORKS["plain"]())).abs().max() > 0.01  # it learnt

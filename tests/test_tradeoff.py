@@ -1,13 +1,17 @@
 """The table of the trade-off is what the stored notebooks print, and gives the plot its points."""
 
+import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from damage import alter, remove, truncate
 
 from kdutils import data, tradeoff
+from kdutils.data import DataFileError
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
 import store_trade_off
@@ -36,11 +40,30 @@ def notebook_that_prints(text, path):
     return path
 
 
-def test_what_a_notebook_prints_is_read_back(tmp_path, monkeypatch):
+@pytest.fixture
+def copied_table(tmp_path, monkeypatch):
+    """A table of POINTS, stored by the tool, under a root of its own; the module that reads it is a copy."""
+    for name in (".git", "data", "kdutils"):
+        (tmp_path / name).mkdir()
+    module = Path(shutil.copy(tradeoff.__file__, tmp_path / "kdutils"))
+    monkeypatch.setattr(tradeoff, "__file__", str(module))
+    monkeypatch.setattr(data, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setattr(tradeoff, "data_dir", data.data_dir)
     notebook = notebook_that_prints(tradeoff.as_csv(POINTS) + "\n", tmp_path / "07.ipynb")
-    (tmp_path / tradeoff.FILE).write_text(store_trade_off.table([notebook]))
-    monkeypatch.setattr(tradeoff, "data_dir", lambda: tmp_path)
+    store_trade_off.store(store_trade_off.table([notebook]))
+    monkeypatch.setattr(tradeoff, "SHA256", runpy.run_path(str(module))["SHA256"])
+    return tmp_path / "data" / tradeoff.FILE
+
+
+def test_what_a_notebook_prints_is_read_back(copied_table):
     pd.testing.assert_frame_equal(tradeoff.stored(), POINTS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("damage", [remove, truncate, alter])
+def test_a_damaged_table_is_named_with_its_repair(copied_table, damage):
+    damage(copied_table)
+    with pytest.raises(DataFileError, match=r"expected .*SHA-256.* Repair: git -C .* restore data/trade_off"):
+        tradeoff.stored()
 
 
 def test_rows_of_several_notebooks_stand_below_one_header(tmp_path):
@@ -61,6 +84,7 @@ def test_a_notebook_without_the_table_is_refused(tmp_path):
 def test_the_stored_table_is_what_the_stored_notebooks_print():
     on_disk = (data.data_dir() / tradeoff.FILE).read_text()
     assert on_disk == store_trade_off.table(store_trade_off.chapters()), "python tools/store_trade_off.py"
+    assert len(tradeoff.stored()) == len(on_disk.splitlines()) - 1
 
 
 def test_the_plot_gets_the_named_rows():

@@ -419,6 +419,14 @@ def test_predict_keeps_the_order_and_needs_no_gradient():
         (logits.requires_grad_() * 2).sum().backward()  # it may be used in training
 
 
+def test_predict_hands_over_no_more_than_a_batch():
+    def lengths(inputs):
+        return torch.full((len(inputs),), len(inputs))
+
+    told = predict(small_net(), INPUTS, forward=lengths, batch_size=15)
+    assert told.tolist() == [15] * 30 + [10] * 10
+
+
 def test_predict_normalises_uint8_images():
     images = torch.randint(256, (5, 1, 2, 3), dtype=torch.uint8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))

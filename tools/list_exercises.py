@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from replacing import replace
+
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "EXERCISES.md"
 EXERCISE = re.compile(r"^### (Exercise \d+ · .+?)\s+difficulty ([●○]+) · (.+)$", re.MULTILINE)
@@ -38,4 +40,4 @@ def chapters() -> list[Path]:
 
 
 if __name__ == "__main__":
-    LIST.write_text(as_markdown(chapters()), encoding="utf-8")
+    replace(LIST, as_markdown(chapters()))

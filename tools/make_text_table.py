@@ -16,6 +16,8 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
+from replacing import replace
+
 from kdutils.data import data_dir
 
 SOURCE_SHA256 = "5dce530a78315563f8b3cd01033bbdd3bf4985fabf359ca68d4167728081c803"
@@ -95,7 +97,7 @@ def main(source: Path) -> None:
     rows = table(rated_sentences(archive, REVIEWS), unlabelled)
     lines = "".join("\t".join(row) + "\n" for row in [Row("part", "rating", "sentence"), *rows])
     path = data_dir() / "text" / "snippets.tsv.gz"
-    path.write_bytes(gzip.compress(lines.encode("utf-8"), compresslevel=9, mtime=0))
+    replace(path, gzip.compress(lines.encode("utf-8"), compresslevel=9, mtime=0))
     print(f"{path}: {len(rows):,} sentences, {path.stat().st_size:,} bytes")
     print(f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from replacing import replace
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ["*.md", "CITATION.cff", "docs/*.md", "data/*/README.md", "kdutils/**/*.py", "notebooks/*.ipynb"]
 NAME = r"[\w.-]+/[\w.-]+?"
@@ -62,7 +64,7 @@ def set_repository(root: Path, new: str) -> list[Path]:
     for path in texts(root):
         text = path.read_text(encoding="utf-8")
         if renamed(text, old, new) != text:
-            path.write_text(renamed(text, old, new), encoding="utf-8")
+            replace(path, renamed(text, old, new))
             changed.append(path)
     return changed
 

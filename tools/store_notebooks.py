@@ -26,6 +26,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
+from replacing import replace
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -176,9 +177,7 @@ def store(path: Path) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = without_what_only_runs(cell.outputs)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    nbformat.write(notebook, unfinished)
-    unfinished.replace(path)
+    replace(path, nbformat.writes(notebook) + "\n")
 
     figure = client.seconds_to_figure
     return (

@@ -1,15 +1,17 @@
 """Collects the rows that notebooks 07 to 10 print into data/trade_off.csv: python tools/store_trade_off.py
 
 A notebook prints its rows as text below the table's header (`tradeoff.as_csv`). Run this after
-`make notebooks` has stored one of them anew. The rows stand in the chapters' order; a chapter that is missing
-has none.
+`make notebooks` has stored one of them anew; it also sets the checksum in kdutils/tradeoff.py. The rows stand
+in the chapters' order; a chapter that is missing has none.
 Other notebooks can be named, such as one that was executed elsewhere: python tools/store_trade_off.py A.ipynb
 """
 
+import hashlib
 import sys
 from pathlib import Path
 
 import nbformat
+from replacing import replace
 
 from kdutils import data, tradeoff
 
@@ -37,7 +39,15 @@ def chapters() -> list[Path]:
     return sorted(p for p in (ROOT / "notebooks").glob("*.ipynb") if p.name[:2] in {"07", "08", "09", "10"})
 
 
+def store(text: str) -> None:
+    """Writes the table, and its checksum into the module that reads it."""
+    replace(data.data_dir() / tradeoff.FILE, text)
+    module = Path(tradeoff.__file__)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    replace(module, module.read_text(encoding="utf-8").replace(tradeoff.SHA256, sha256))
+
+
 if __name__ == "__main__":
     notebooks = [Path(name) for name in sys.argv[1:]] or chapters()
-    (data.data_dir() / tradeoff.FILE).write_text(table(notebooks))
+    store(table(notebooks))
     print(f"{data.data_dir() / tradeoff.FILE}: from {', '.join(path.name for path in notebooks)}")

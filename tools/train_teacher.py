@@ -13,6 +13,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from replacing import replace
 from safetensors.torch import save
 from torch import Tensor
 
@@ -101,8 +102,8 @@ def store() -> None:
     }
     folder = data_dir() / "teacher"
     folder.mkdir(exist_ok=True)
-    (folder / "teacher.safetensors").write_bytes(weights)
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    replace(folder / "teacher.safetensors", weights)
+    replace(folder / "card.json", json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))
 
 

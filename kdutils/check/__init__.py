@@ -16,6 +16,7 @@ from kdutils.check.chapter07 import head_start, merged_weight, times_fewer
 from kdutils.check.chapter08 import layer_bytes, one_loud_channel, straight_through
 from kdutils.check.chapter09 import millisecond_budget, rank_correlation, times_cheaper
 from kdutils.check.chapter10 import break_even_sparsity, sensitive_layer, without_inputs
+from kdutils.check.chapter11 import five_faults, forgotten_weight, share_in_step
 from kdutils.check.claim import ClaimFailed, check
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "conv_macs",
     "effect_of_p",
     "ensemble_targets",
+    "five_faults",
+    "forgotten_weight",
     "head_start",
     "heavy_weight",
     "labels_matched",
@@ -46,6 +49,7 @@ __all__ = [
     "rank_correlation",
     "ratio_temperature",
     "sensitive_layer",
+    "share_in_step",
     "shoes_from_tops",
     "smoothed_cross_entropy",
     "soft_loss",

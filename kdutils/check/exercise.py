@@ -13,6 +13,7 @@ NOT_ATTEMPTED = "… not attempted: replace the dots, return the result, then ru
 
 
 def not_yet(reason: str) -> str:
+    """The verdict on an attempt that does not pass, with the reason."""
     return f"✗ not yet: {reason}"
 
 
