@@ -17,7 +17,7 @@ check("there is something to learn, nats", kd_loss(student, teacher, 2.0), above
 check("four is four", 4, equals=4)
 """
 # A teacher that is spoiled in one of these ways teaches nothing: a notebook that comes across it must notice.
-SPOILED = ["losses zeroed", "classes permuted", "teacher untrained"]
+SPOILED = ["losses zeroed", "kd_loss zeroed", "classes permuted", "teacher untrained"]
 
 
 @pytest.fixture
