@@ -59,8 +59,8 @@ def environment(tmp_path_factory):
     """Of a process whose temporary folder, the only place that it may write to, is its own."""
     folder = str(tmp_path_factory.mktemp("scratch"))
     return {
-        **os.environ, "TMPDIR": folder, "MPLCONFIGDIR": folder, "MPLBACKEND": "agg", "TQDM_DISABLE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(TESTS),
+        **os.environ, "TMPDIR": folder, "MPLCONFIGDIR": folder, "TORCHINDUCTOR_CACHE_DIR": folder,
+        "MPLBACKEND": "agg", "TQDM_DISABLE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(TESTS),
     }  # fmt: skip
 
 
