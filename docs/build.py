@@ -21,7 +21,7 @@ PLACE_OF_THE_MODULES = "<!-- the modules, floor by floor -->"
 # The order of the API's page; a module that stands nowhere here comes last.
 FLOORS = {
     "Losses": ["response", "feature", "relation", "online", "selfdistill", "transformer"],
-    "Data, networks, compression": ["data", "text", "models", "compress"],
+    "Data, networks, compression": ["data", "text", "encoder", "models", "compress"],
     "Training and measuring": ["train", "evaluate", "mutual", "parallel"],
     "Comparing and claiming": ["compare", "check"],
     "Figures and sliders": ["plot", "tradeoff", "course_map", "widgets"],

@@ -34,7 +34,7 @@ def hidden_cosine_loss(
     Returns a 0-dim tensor in [0, 2]; a hidden state of zeros has the cosine 0 with any other.
     Raises ValueError if a shape or the mask is not as said, naming what was received.
 
-    Source: Sanh et al. 2019, "DistilBERT", sec. 2, the cosine embedding loss.
+    Source: Sanh et al. 2019, "DistilBERT", sec. 2, the cosine embedding loss. Written out in notebook 12.
     """
     _require_shape("student_hidden", student_hidden, "(N, L, D)")
     require_same_shape("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
@@ -63,6 +63,7 @@ def token_kd_loss(
     Raises ValueError if a shape, the mask or the temperature is not as said, naming what was received.
 
     Source: Sanh et al. 2019, "DistilBERT", sec. 2, the distillation loss; the factor T² is from their code.
+    Written out in notebook 12.
     """
     _require_shape("student_logits", student_logits, "(N, L, K)")
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)

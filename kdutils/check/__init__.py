@@ -17,6 +17,7 @@ from kdutils.check.chapter08 import layer_bytes, one_loud_channel, straight_thro
 from kdutils.check.chapter09 import millisecond_budget, rank_correlation, times_cheaper
 from kdutils.check.chapter10 import break_even_sparsity, sensitive_layer, without_inputs
 from kdutils.check.chapter11 import five_faults, forgotten_weight, share_in_step
+from kdutils.check.chapter12 import hidden_mse, lost_above_chance, saved_of_large
 from kdutils.check.claim import ClaimFailed, check
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "forgotten_weight",
     "head_start",
     "heavy_weight",
+    "hidden_mse",
     "labels_matched",
     "layer_bytes",
+    "lost_above_chance",
     "mean_cost",
     "merged_weight",
     "millisecond_budget",
@@ -48,6 +51,7 @@ __all__ = [
     "present_teacher",
     "rank_correlation",
     "ratio_temperature",
+    "saved_of_large",
     "sensitive_layer",
     "share_in_step",
     "shoes_from_tops",

