@@ -53,9 +53,3 @@ def test_slip_in_the_larger_bert_is_named(capsys, attempt, said):
 def test_slip_in_what_is_lost_is_named(capsys, attempt, said):
     answer = verdict(capsys, check.lost_above_chance, attempt)
     assert answer.startswith("✗ not yet") and said in answer
-
-
-def test_right_answers_pass(capsys):
-    assert "passed" in verdict(capsys, check.hidden_mse, right)
-    assert "passed" in verdict(capsys, check.saved_of_large, 100 * (302.3 / 2 + 1.0) / 335.1)
-    assert "passed" in verdict(capsys, check.lost_above_chance, "about 7 %")
