@@ -1,9 +1,11 @@
 """Rules for a stored notebook. Each rule yields a sentence for every place that breaks it."""
 
+import dis
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from types import CodeType
 
 from nbformat import NotebookNode
 from notebook_files import code_cells, with_tag
@@ -16,6 +18,7 @@ PROGRESS_BAR = re.compile(r"\d+%\|")
 SLIDER_CALL = re.compile(r"\b(explore|interact|interactive_output)\(")
 NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+\.ipynb)(#[^)]*)?\)")
 RELATIVE_IMAGE = re.compile(r"!\[[^\]]*\]\((?!https://)[^)]*\)|<img[^>]+src=[\"'](?!https://)[^>]*>")
+MAGIC = re.compile(r"^(\s*)[%!](?=\w).*", re.MULTILINE)
 MYST = re.compile(r"^\s*(`{3,}|:{3,})\{|\{[\w:-]+\}`|^\s*>\s*\[!\w+\]", re.MULTILINE)
 
 DETAILS = re.compile(r"<details.*?</details>", re.DOTALL)
@@ -173,6 +176,47 @@ def links_lead_somewhere(notebook: NotebookNode, path: Path) -> Iterator[str]:
             yield f"cell {index}: {found[0]} does not open on Colab; draw it, or link an absolute URL"
 
 
+def names(code: CodeType) -> tuple[set[str], set[str]]:
+    """The names that a cell, or a function in it, reads and has not set itself; and those it leaves set.
+
+    Exempt are names deleted or, to free memory, set to None: an earlier cell that needs them then ends with
+    an error, not with another number.
+    """
+    reads: set[str] = set()
+    own: set[str] = set()
+    left: set[str] = set()
+    is_none = False
+    for step in dis.get_instructions(code):
+        match step.opname:
+            case "LOAD_NAME" | "LOAD_GLOBAL":
+                reads |= {step.argval} - own
+            case "STORE_NAME":
+                own.add(step.argval)
+                left = left - {step.argval} if is_none else left | {step.argval}
+            case "DELETE_NAME":
+                left.discard(step.argval)
+        if step.opname not in ("STORE_NAME", "COPY", "DUP_TOP"):  # a = b = None sets both to None
+            is_none = step.opname == "LOAD_CONST" and step.argval is None
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            reads |= names(inner)[0] - own
+    return reads, left
+
+
+def without_names_set_again(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """What a cell takes from an earlier one is still the same when a reader comes back and runs it again."""
+    known: set[str] = set()
+    reader: dict[str, int] = {}
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            reads, left = names(compile(MAGIC.sub(r"\1pass", cell.source), f"cell {index}", "exec"))
+            for name in reads & known:
+                reader.setdefault(name, index)
+            for name in sorted(left & reader.keys()):
+                yield f"cell {index} sets {name} again, which cell {reader[name]} reads"
+            known |= left
+
+
 RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
     executed_in_order,
     without_errors,
@@ -191,6 +235,7 @@ RULES: list[Callable[[NotebookNode, Path], Iterator[str]]] = [
     digits_have_sources,
     commonmark_only,
     links_lead_somewhere,
+    without_names_set_again,
 ]
 
 

@@ -5,7 +5,7 @@ from nbformat.v4 import new_markdown_cell, new_output
 from notebook_files import CHAPTERS, printed, read, small_chapter, write
 from notebook_rules import RULES, complaints
 
-FIGURE, SLIDER, EXACT, CLAIM, EXERCISE, PROSE = 2, 3, 4, 5, 6, 8  # cells of the small chapter
+FIGURE, SLIDER, EXACT, CLAIM, EXERCISE, STUB, PROSE = range(2, 9)  # cells of the small chapter
 
 
 def test_the_course_has_notebooks():
@@ -93,6 +93,16 @@ SPOILED = {
     ),
     "dead link": (set_prose("Go on with [the next](02_none.ipynb)."), "there is no 02_none.ipynb"),
     "relative image": (set_prose("![map](map.png)"), "does not open on Colab"),
+    "name set again": (set_source(EXACT, "plt = 4"), "cell 4 sets plt again, which cell 2 reads"),
+    "function written again": (set_source(STUB, "def check(): ..."), "cell 7 sets check again"),
+    "set again by a loop": (set_source(EXACT, "for plt in 'ab': print(plt)"), "sets plt again"),
+    "set again by an import": (set_source(EXACT, "import numpy as plt"), "sets plt again"),
+    "read and set": (set_source(FIGURE, "plt = [plt]"), "cell 2 sets plt again, which cell 2 reads"),
+    "added to": (set_source(FIGURE, "plt += 1"), "sets plt again"),
+    "read in a function only": (
+        lambda nb: [nb.cells[FIGURE].update(source="2"), nb.cells[EXACT].update(source="plt = 4")],
+        "cell 4 sets plt again, which cell 3 reads",
+    ),
 }
 
 
@@ -133,6 +143,27 @@ def test_a_cell_without_id_is_caught(tmp_path):
 def test_sound_prose_is_left_alone(text, tmp_path):
     notebook = small_chapter()
     notebook.cells.append(new_markdown_cell(text))
+    path = write(notebook, tmp_path / "01_small.ipynb")
+    assert complaints(notebook, path) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "%matplotlib inline\nif plt:\n    %pip install kd",
+        "T = 8",
+        "[plt for plt in 'ab']",
+        "def two(plt):\n    draw = plt\n    return draw",
+        "class Two:\n    plt = 2\n    print(plt)",
+        "del plt, check",
+        "plt = check = None  # to make room",
+        "best = None\nfor best in 'ab':\n    print(best)",
+        "half = len\nhalf('ab')",  # set by a later cell, before which nobody reads it
+    ],
+)
+def test_sound_code_is_left_alone(source, tmp_path):
+    notebook = small_chapter()
+    notebook.cells[EXACT].source = source
     path = write(notebook, tmp_path / "01_small.ipynb")
     assert complaints(notebook, path) == []
 
