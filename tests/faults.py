@@ -158,9 +158,11 @@ def shift_seeds(offset: int) -> Callable[[], None]:
     """A condition that draws other subsets, initial weights and batches wherever a seed is named."""
 
     def inject() -> None:
+        import kdutils
         from kdutils import data, models
 
         note_reached()
+        shift_seed_of(kdutils, "set_seed", offset)
         shift_seed_of(data, "balanced_index", offset)
         for drawn in (data.Batches, models.ConvNet, models.BlockNet):
             shift_seed_of(drawn, "__init__", offset)

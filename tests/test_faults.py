@@ -8,6 +8,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
+import kdutils
 from kdutils import data, models, response
 
 CELLS = [
@@ -139,9 +140,11 @@ def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
         "subset": lambda seed: data.balanced_index(labels, 50, seed),
         "weights": lambda seed: models.small_cnn(seed).classifier.weight,
         "batches": lambda seed: torch.stack([b[0] for b in data.batches(labels, batch_size=50, seed=seed)]),
+        "all else": lambda seed: (kdutils.set_seed(seed), torch.rand(3))[1],
     }
     before, later = ({name: draw(seed) for name, draw in drawn.items()} for seed in (0, 1000))
     monkeypatch.setattr(data, "balanced_index", data.balanced_index)  # so that they come back after this test
+    monkeypatch.setattr(kdutils, "set_seed", kdutils.set_seed)
     for owner in (data.Batches, models.ConvNet, models.BlockNet):
         monkeypatch.setattr(owner, "__init__", owner.__init__)
     faults.SOUND["seeds from 1000"]()

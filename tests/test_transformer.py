@@ -635,8 +635,13 @@ def test_the_student_has_a_depth_and_a_memory_of_its_own(teacher):
 
 
 def test_tied_weights_stay_tied(teacher):
+    first, _, third, *_ = teacher.encoder.layer
+    teacher.pooler = nn.Linear(WIDTH, WIDTH)
+    teacher.pooler.weight = third.weight = first.weight
     student = student_from_teacher(teacher, (0, 2))
     assert student.decoder.weight is student.embeddings.weight
+    first, second = student.encoder.layer
+    assert second.weight is first.weight and student.pooler.weight is first.weight
 
 
 def test_the_student_of_a_frozen_teacher_trains(teacher):
@@ -662,7 +667,10 @@ def test_rejects_what_is_no_encoder(teacher):
     facts.assert_rejects(student_from_teacher, nn.Linear(2, 2), (0,), naming="teacher")
     teacher.config.num_hidden_layers = 5
     sentence = facts.assert_rejects(student_from_teacher, teacher, (0,), naming="teacher")
-    assert sentence.endswith("got Encoder with num_hidden_layers 5 and ModuleLists of length [6]")
+    assert sentence == (
+        "teacher: expected an encoder with one ModuleList of config.num_hidden_layers layers, "
+        "got Encoder with num_hidden_layers 5 and ModuleLists of length [6]"
+    )
     teacher.config.num_hidden_layers = 6
     teacher.twin = nn.ModuleList(nn.Linear(1, 1) for _ in range(6))
     facts.assert_rejects(student_from_teacher, teacher, (0,), naming="teacher")
