@@ -37,17 +37,9 @@ def colab_python() -> Path:
 
 def install_wheel(python: Path, scratch: Path) -> None:
     """Builds the project's wheel and installs it, as the first cell of a notebook does on Colab."""
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-    ]
-    subprocess.run([*wheel, f"--wheel-dir={scratch}", ROOT], check=True)
+    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet"]
+    alone = ["--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*wheel, *alone, f"--wheel-dir={scratch}", ROOT], check=True)
     (path,) = scratch.glob("*.whl")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, "--force-reinstall", path], check=True)
