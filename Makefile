@@ -27,7 +27,7 @@ lab: .venv/lab.stamp
 test: .venv/test.stamp
 	@sh tools/install_chromium.sh
 	@echo "Running all tests and all notebooks."
-	@.venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600
 
 notebooks: .venv/test.stamp
 	@.venv/bin/python tools/store_notebooks.py $(NB)
