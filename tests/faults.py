@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -35,6 +36,8 @@ def tensors_in(arguments: Iterable[Any]) -> list[Tensor]:
             found += tensors_in(argument)
     return found
 
+
+SHIFTED = "--shifted"  # the first argument of a process that a notebook starts under shifted seeds
 
 # Whether the notebook came across the fault: a fault that is never reached proves nothing about its claims.
 reached = False
@@ -159,15 +162,31 @@ def shift_seeds(offset: int) -> Callable[[], None]:
 
     def inject() -> None:
         import kdutils
-        from kdutils import data, models
+        from kdutils import data, models, parallel
 
         note_reached()
         shift_seed_of(kdutils, "set_seed", offset)
         shift_seed_of(data, "balanced_index", offset)
         for drawn in (data.Batches, models.ConvNet, models.BlockNet):
             shift_seed_of(drawn, "__init__", offset)
+        parallel.torchrun = functools.partial(torchrun_shifted, parallel.torchrun, offset)
 
     return inject
+
+
+def torchrun_shifted(
+    torchrun: Callable[..., str], offset: int, program: str, *rest: str, **kwargs: Any
+) -> str:
+    """`torchrun` whose processes draw from the shifted seeds, too: they run a module through this file."""
+    through_this_file = [] if program.endswith(".py") else [__file__, SHIFTED, str(offset)]
+    return torchrun(*through_this_file, program, *rest, **kwargs)
+
+
+def run_shifted(offset: str, *command: str) -> None:
+    """What one of these processes does: shifts the seeds, then runs the module with its arguments."""
+    shift_seeds(int(offset))()
+    sys.argv[:] = command
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 
 
 def shift_seed_of(owner: Any, name: str, offset: int) -> None:
@@ -272,4 +291,7 @@ def main(notebook: str, fault: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == SHIFTED:
+        run_shifted(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

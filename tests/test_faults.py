@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
 import kdutils
-from kdutils import data, models, response
+from kdutils import data, models, parallel, response
 
 CELLS = [
     "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
@@ -145,6 +145,7 @@ def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
     before, later = ({name: draw(seed) for name, draw in drawn.items()} for seed in (0, 1000))
     monkeypatch.setattr(data, "balanced_index", data.balanced_index)  # so that they come back after this test
     monkeypatch.setattr(kdutils, "set_seed", kdutils.set_seed)
+    monkeypatch.setattr(parallel, "torchrun", parallel.torchrun)
     for owner in (data.Batches, models.ConvNet, models.BlockNet):
         monkeypatch.setattr(owner, "__init__", owner.__init__)
     faults.SOUND["seeds from 1000"]()
