@@ -8,6 +8,7 @@ FAULTS = ["losses zeroed"]
 # What exits save and cost, and what more labels bring them: no distillation enters.
 EXITS = {
     "threshold 0.7 over the whole network, points",
+    "threshold 0.7: mean cost, percent of the network's",
     "time up to the first exit, batch 1, percent of the network's",
     "that is more than its share of the MACs, times",
     "leaving early: mean cost, dearest seed, percent of the network's",
@@ -19,15 +20,15 @@ EXITS = {
 # Nulls: without the loss, too, there is no gain. They fail for a loss that helps or harms.
 NULLS = {f"exit {n}: the deepest as a teacher adds next to nothing, points" for n in (1, 2, 3)}
 # Label smoothing and an ensemble of independent networks are PyTorch's cross-entropy alone. With children
-# that stay untrained the family's answer is its eldest's: strangers are better than that, too.
+# that stay untrained the family's answer is its eldest's: strangers are about as good as that, or better.
 LABELS_ALONE = {
-    "three strangers over one network, low end in points",
+    "three strangers over one, points",
     "three strangers over three generations, points",
-    "label smoothing over labels only, low end in points",
-    "label smoothing over labels only, mean in points",
+    "label smoothing over labels only, points",
     "labels only: confidence above accuracy, points",
     "label smoothing: confidence below accuracy, points",
     "labels only: wrong labels repeated, percent",
+    "wrong labels: stopping at half time over labels only, points",
 }
 # A gradient that the detached teacher does not get, zeroed or not.
 CLOSED_FORMS = {"and leaves the deepest alone"}
