@@ -24,9 +24,7 @@ CLOSED_FORMS = {
 BLINDNESS = {"dist_loss, intra term only", "A: rotating changes nothing", "A: twice as long is no difference"}
 # Said to bring nothing, or to stay behind: so they do without a loss as well.
 NULLS = {
-    "KD over labels only, points",
     "raw pixels over RKD, points",
-    "labels only, half as long over in full, points",
     "raw pixels over the blind teacher, points",
     "students of the sighted over students of the blind, points",
     "KD + SP over KD, points",

@@ -33,15 +33,10 @@ ROUNDING = {
 LABELS_ALONE = {
     "labels only over recounted, 3 bits: mean, points",
     "labels only over recounted, 2 bits, points",
-    "labels only: the rate chosen at 2 bits is so many times that at 4",
     "hard decisions over 100 labels, mean, points",
 }
-# Nothing is left to repair, and so no gain without the loss either. They fail for a loss that helps or harms.
-NULLS = {
-    "gain of distillation at 8 bits: mean, points",
-    "gain of distillation at 4 bits: mean, points",
-    "8 and 4 bits: largest difference between two arms, points",
-}
+# Little is left to repair, with the loss or without. It fails for a loss that helps or harms much.
+NULLS = {"8 and 4 bits: largest difference between two arms, points"}
 # About the teacher's speed, and only where ONNX Runtime is installed.
 SPEED = {
     "latency, folded over not folded",
