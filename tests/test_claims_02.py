@@ -17,9 +17,10 @@ CLOSED_FORMS = {
 }
 # Said to bring nothing, or to cost the steps that they take: so they do without a loss as well.
 NULLS = {
-    "AT alone over KD, points, low end",
+    "AT alone over KD, points",
     "accuracy, hint over AT, points",
-    "hint in the middle over KD, points, low end",
+    "CKA of the late layer, KD + AT over KD",
+    "hint in the middle over KD, points",
     "hint late over KD, points",
 }
 
