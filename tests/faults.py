@@ -3,7 +3,7 @@
     python tests/faults.py notebooks/01_response_knowledge.ipynb "kd_loss zeroed"     # prints JSON
 
 A claim of a gain that holds although the loss is zeroed, or the teacher's classes are permuted, was no claim.
-Sound conditions (other arithmetic, other seeds) are injected in the same way: there all must hold.
+Sound conditions (other arithmetic, other seeds, no network) are injected in the same way: there all hold.
 """
 
 import contextlib
@@ -16,10 +16,12 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import sealed
 import torch
 from torch import Tensor
 
@@ -41,6 +43,8 @@ SHIFTED = "--shifted"  # the first argument of a process that a notebook starts 
 
 # Whether the notebook came across the fault: a fault that is never reached proves nothing about its claims.
 reached = False
+# What a sealed notebook tried; each of these raised an error, which the program may have swallowed.
+attempts: list[str] = []
 
 
 def note_reached() -> None:
@@ -205,6 +209,12 @@ def shift_seed_of(owner: Any, name: str, offset: int) -> None:
     setattr(owner, name, shifted)
 
 
+def seal() -> None:
+    """A condition under which nobody is asked for anything, and nothing is written but temporary files."""
+    global attempts
+    attempts = sealed.seal()
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "losses zeroed": zero_every_loss,
     "kd_loss zeroed": zero_one_loss("response.kd_loss"),
@@ -217,12 +227,16 @@ FAULTS: dict[str, Callable[[], None]] = {
 }
 # Nothing is wrong under these: every claim must hold.
 SOUND: dict[str, Callable[[], None]] = {
-    "none": lambda: None,
+    "no network, no disk": seal,
     "two threads": lambda: torch.set_num_threads(2),
     "no vector instructions": lambda: None,  # see ENVIRONMENTS
     **{f"seeds from {offset}": shift_seeds(offset) for offset in (1000, 2000, 3000, 4000, 5000)},
 }
-ENVIRONMENTS = {"no vector instructions": {"ATEN_CPU_CAPABILITY": "default"}}  # read when torch is imported
+ENVIRONMENTS = {
+    "no vector instructions": {"ATEN_CPU_CAPABILITY": "default"},  # read when torch is imported
+    # caches of compiled code and of fonts are no part of the notebook
+    "no network, no disk": {"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": tempfile.gettempdir()},
+}
 
 
 class Outcome(NamedTuple):
@@ -287,6 +301,7 @@ def main(notebook: str, fault: str) -> None:
         import matplotlib.pyplot as plt
 
         plt.close("all")
+    outcomes |= {f"does without what was refused: {attempt}": False for attempt in attempts}
     print(json.dumps({"claims": outcomes, "reached": reached}))
 
 

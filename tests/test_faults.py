@@ -43,12 +43,12 @@ def outcomes(notebook):
     """Fault → claim → whether it holds."""
     return {
         fault: faults.outcome_under(notebook, fault).claims
-        for fault in ("none", "kd_loss zeroed", "classes permuted", "teacher untrained")
+        for fault in ("no network, no disk", "kd_loss zeroed", "classes permuted", "teacher untrained")
     }
 
 
 def test_without_a_fault_the_claims_are_what_they_are(outcomes):
-    assert outcomes["none"] == {
+    assert outcomes["no network, no disk"] == {
         "there is something to learn, nats": True,
         "the first bias": True,
         "the biases' sum": True,
@@ -68,7 +68,7 @@ def test_without_a_fault_the_claims_are_what_they_are(outcomes):
     ],
 )
 def test_a_fault_breaks_the_claims_built_on_it_and_no_others(outcomes, fault, broken):
-    sound, faulty = outcomes["none"], outcomes[fault]
+    sound, faulty = outcomes["no network, no disk"], outcomes[fault]
     assert {claim for claim in sound if sound[claim] and not faulty[claim]} == broken
     assert faulty.keys() == sound.keys()
 
@@ -100,7 +100,7 @@ def test_survivors_hold_under_every_fault(survivors):
 def test_a_notebook_that_cannot_be_run_at_all_is_an_error(tmp_path):
     (tmp_path / "broken.ipynb").write_text("{}")
     with pytest.raises(AssertionError, match="KeyError"):
-        faults.outcome_under(tmp_path / "broken.ipynb", "none")
+        faults.outcome_under(tmp_path / "broken.ipynb", "kd_loss zeroed")
 
 
 def test_a_loss_that_does_not_exist_cannot_be_zeroed():
@@ -161,3 +161,17 @@ def test_vector_instructions_are_switched_off_in_the_run(tmp_path):
     ]
     notebook = write(new_notebook(cells=[new_code_cell(c) for c in cells]), tmp_path / "01_small.ipynb")
     assert faults.outcome_under(notebook, "no vector instructions").claims == {"plain code": True}
+
+
+def test_a_sealed_notebook_reaches_neither_network_nor_disk(tmp_path):
+    cells = [
+        "import socket, tempfile, contextlib, pathlib",
+        "with contextlib.suppress(OSError):\n    socket.create_connection(('elsewhere.invalid', 80))",
+        "pathlib.Path('x').write_text('')",
+        "tempfile.TemporaryFile().write(b'x')",
+    ]
+    notebook = write(new_notebook(cells=[new_code_cell(c) for c in cells]), tmp_path / "01_small.ipynb")
+    claims = faults.outcome_under(notebook, "no network, no disk").claims
+    refused = "does without what was refused: "
+    assert [*claims] == ["cell 3 runs", f"{refused}looks up elsewhere.invalid", f"{refused}writes x"]
+    assert not any(claims.values())

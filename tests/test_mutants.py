@@ -42,17 +42,19 @@ def test_only_missing_runs_are_made(notebook, tmp_path, monkeypatch):
 
     def outcome_under(notebook, fault):
         asked.append(fault)
-        return faults.Outcome({"a claim": fault == "none"}, reached=True)
+        return faults.Outcome({"a claim": fault == "no network, no disk"}, reached=True)
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
-    mutants.run_missing([notebook], ["none", "losses zeroed"], tmp_path)
-    assert sorted(asked) == ["losses zeroed", "none"]
-    mutants.run_missing([notebook], ["none", "losses zeroed", "T² dropped"], tmp_path)
+    mutants.run_missing([notebook], ["no network, no disk", "losses zeroed"], tmp_path)
+    assert sorted(asked) == ["losses zeroed", "no network, no disk"]
+    mutants.run_missing([notebook], ["no network, no disk", "losses zeroed", "T² dropped"], tmp_path)
     assert asked[2:] == ["T² dropped"] and len(mutants.kept_runs(notebook, tmp_path)) == 3
     write(new_notebook(cells=[new_code_cell(CELL + "1\n")]), notebook)
     assert mutants.kept_runs(notebook, tmp_path) == {}
-    mutants.run_missing([notebook], ["none"], tmp_path)
-    assert asked[3:] == ["none"] and list(mutants.kept_runs(notebook, tmp_path)) == ["none"]
+    mutants.run_missing([notebook], ["no network, no disk"], tmp_path)
+    assert asked[3:] == ["no network, no disk"] and list(mutants.kept_runs(notebook, tmp_path)) == [
+        "no network, no disk"
+    ]
 
 
 def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_path, monkeypatch):
@@ -62,24 +64,23 @@ def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_pa
         return faults.Outcome({"a claim": True}, reached=True)
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
-    mutants.run_missing([notebook], ["none"], tmp_path)
+    mutants.run_missing([notebook], ["no network, no disk"], tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        mutants.run_missing([notebook], ["none", "losses zeroed"], tmp_path)
-    assert list(mutants.kept_runs(notebook, tmp_path)) == ["none"]
+        mutants.run_missing([notebook], ["no network, no disk", "losses zeroed"], tmp_path)
+    assert list(mutants.kept_runs(notebook, tmp_path)) == ["no network, no disk"]
 
 
 def test_a_claim_asked_for_without_a_run_says_how_to_make_it(notebook):
     with pytest.raises(mutants.NoRun, match="make mutants NB="):
-        mutants.claims_under(notebook, "none")
+        mutants.claims_under(notebook, "no network, no disk")
 
 
 def test_misses_dashes_and_gaps_are_told_apart():
     claims = {"a": True, "b": True}
     runs = {"losses zeroed": faults.Outcome(claims, True), "T² dropped": faults.Outcome(claims, False)}
-    table = mutants.as_table({"01_small": runs | {"none": faults.Outcome(claims, False)}})
-    assert table.loc["01_small", ["losses zeroed", "T² dropped", "none", "two threads"]].tolist() == [
-        "0/2", "–", "0/2", "",
-    ]  # fmt: skip
+    table = mutants.as_table({"01_small": runs | {"no network, no disk": faults.Outcome(claims, False)}})
+    names = ["losses zeroed", "T² dropped", "no network, no disk", "two threads"]
+    assert table.loc["01_small", names].tolist() == ["0/2", "–", "0/2", ""]
     assert "| losses zeroed | 0/2 |" in mutants.as_markdown(table)
 
 
