@@ -44,7 +44,7 @@ class FeatureTap:
         modules = dict(inner.named_modules())
         for name, path in layers.items():
             if path not in modules:
-                nearest = difflib.get_close_matches(path, modules, n=1, cutoff=0.0)[0]
+                nearest = difflib.get_close_matches(path, modules, cutoff=0.0)[0]
                 raise ValueError(
                     f"layers[{name!r}]: expected the path of a layer of {type(inner).__name__}, "
                     f"got {path!r}; the nearest is {nearest!r}"

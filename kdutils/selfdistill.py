@@ -54,7 +54,6 @@ def cs_kd_loss(student_logits: Tensor, same_class_logits: Tensor, temperature: f
     Source: Yun et al. 2020, "Regularizing Class-wise Predictions via Self-knowledge Distillation" (CS-KD).
     Written out in notebook 06.
     """
-    require_matrix("student_logits", student_logits, min_columns=2)
     require_same_shape("student_logits", student_logits, "same_class_logits", same_class_logits)
     return kd_loss(student_logits, same_class_logits, temperature)
 

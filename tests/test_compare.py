@@ -141,13 +141,29 @@ def test_the_gains_have_a_row_for_every_other_arm():
     assert list(table.columns) == ["gain over labels only", "95 % interval"]
 
 
+# Progress
+
+
+def test_a_bar_counts_the_runs_once_they_take_long_and_leaves_nothing_behind(monkeypatch):
+    bars = []
+
+    def bar(runs, **settings):
+        bars.append((list(runs), settings))
+        return runs
+
+    monkeypatch.setattr("tqdm.tqdm", bar)
+    compare(ARMS, (0, 1))
+    pairs = [(seed, arm) for seed in (0, 1) for arm in ARMS]
+    assert bars == [(pairs, {"unit": "run", "leave": False, "delay": 2})]
+
+
 # What goes wrong
 
 
 @pytest.mark.parametrize(
     "arms, seeds, naming",
     [
-        ({}, (0, 1), "arms: expected at least one"),
+        ({}, (0, 1), "^arms: expected at least one named function, got none$"),
         (ARMS, (0,), r"seeds: expected at least two different ones, got \[0\]"),
         (ARMS, (), r"seeds: .*got \[\]"),
         (ARMS, (1, 2, 1), r"seeds: .*got \[1, 2, 1\]"),

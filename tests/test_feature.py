@@ -739,7 +739,8 @@ def test_tap_forgets_a_layer_that_the_last_forward_went_around():
 
 def test_tap_refuses_what_is_not_a_tensor():
     model = nn.Sequential(nn.LSTM(2, 2))
-    with FeatureTap(model, {"x": "0"}), pytest.raises(TypeError, match=r"layer '0' returns a tuple"):
+    told = r"^layer '0' returns a tuple, not a tensor: tap a layer inside it$"
+    with FeatureTap(model, {"x": "0"}), pytest.raises(TypeError, match=told):
         model(torch.ones(1, 1, 2))
 
 
@@ -775,7 +776,8 @@ def test_tap_in_data_parallel():
 def test_tap_refuses_a_replica_of_the_tapped_model():
     model = nn.Sequential(nn.ReLU())
     replica = model[0]._replicate_for_data_parallel()  # as DataParallel makes them: it shares the hooks
-    with FeatureTap(model, {"x": "0"}), pytest.raises(RuntimeError, match="tap the DataParallel model"):
+    told = r"^DataParallel split the batch: tap the DataParallel model, not the one inside$"
+    with FeatureTap(model, {"x": "0"}), pytest.raises(RuntimeError, match=told):
         replica(IMAGES)
     with FeatureTap(nn.DataParallel(model), {"x": "0"}) as tap:
         replica(IMAGES)
@@ -792,6 +794,36 @@ def test_parts_of_a_batch_come_back_in_order():
     torch.testing.assert_close(
         _in_batch_order({0: second, 3: second}, [3, 2, 0]), torch.cat([second, second])
     )
+
+
+class OnGPU(torch.Tensor):
+    """A part of a batch that says it lies on the GPU `number`, and remembers where it is sent."""
+
+    number: int
+    sent_to: torch.device
+
+    @property
+    def device(self):
+        return torch.device("cuda", self.number)
+
+    def clone(self):
+        return self
+
+    def to(self, device):
+        self.sent_to = device
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_tap_puts_the_replicas_parts_in_order_on_the_first_gpu():
+    parallel = nn.DataParallel(nn.Sequential(nn.Identity()))
+    parallel.device_ids = [1, 0]
+    first, second = IMAGES[:3].as_subclass(OnGPU), IMAGES[3:].as_subclass(OnGPU)
+    first.number, second.number = 1, 0
+    with FeatureTap(parallel, {"x": "0"}) as tap:
+        for part in (second, first):  # the GPU that is ready first
+            parallel.module[0]._replicate_for_data_parallel()(part)
+        torch.testing.assert_close(tap["x"], IMAGES)
+    assert first.sent_to == second.sent_to == torch.device("cuda:1")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

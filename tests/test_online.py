@@ -223,6 +223,11 @@ def test_ensemble_logits_of_many_float16_peers_do_not_overflow():
     torch.testing.assert_close(ensemble_logits(peers), peers[0])
 
 
+def test_two_classes_are_enough():
+    student, peer = pair()
+    facts.assert_learns_only_from_difference(dml_loss, student[:, :2], peer[:, :2])
+
+
 # Bad input
 
 

@@ -260,6 +260,14 @@ def test_finite_at_the_extremes(dtype, gap):
                 facts.assert_finite(ps_kd_loss, student, other, LABELS, alpha)
 
 
+def test_two_classes_are_enough():
+    student, other = (logits[:, :2] for logits in pair())
+    labels = torch.arange(len(student)) % 2
+    facts.assert_learns_only_from_difference(cs_kd_loss, student, other)
+    for loss, *rest in ((ps_kd_loss, other, labels, 0.5), (tf_kd_loss, labels)):
+        facts.assert_finite(loss, student, *rest)
+
+
 # Bad input
 
 
