@@ -14,7 +14,7 @@ TIMES = {"teacher over student, latency at batch 1", "teacher over student, late
 # Arithmetic on paper, which no training enters.
 ON_PAPER = {
     "the weights in fp32, GB",
-    "the weights in fp32 over the text they learned from",
+    "the weights in fp32 over those 570 GB of text",
     "175 billion parameters in int4, over one GPU's memory",
 }
 

@@ -11,7 +11,7 @@ CLOSED_FORMS = {"the second rung on the image above"}
 COUNTED = {
     "bytes counted: weights, after 50, 100 and 150 steps",
     "bytes counted: logits of every batch",
-    "peers that the report calls killed by signal 9",
+    "times the report names an exit by signal 9",
     # The work of two processes, of which the loss is a small part.
     "work of the busiest of two processes over that of one process",
 }

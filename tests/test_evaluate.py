@@ -1,5 +1,6 @@
 """Every measure against numbers worked out by hand and against the same measure in plain numpy."""
 
+import logging
 import math
 
 import numpy as np
@@ -175,6 +176,13 @@ def test_logits_and_labels_that_do_not_fit_are_named(measure, logits, labels, na
         measure(logits, labels)
 
 
+def test_fifteen_bins_unless_told():
+    logits, labels = random_answers(0)
+    measured = evaluate.expected_calibration_error(logits, labels)
+    assert measured == evaluate.expected_calibration_error(logits, labels, bins=15)
+    assert measured != evaluate.expected_calibration_error(logits, labels, bins=16)
+
+
 @pytest.mark.parametrize("bins", [0, -1, 2.5])
 def test_refuses_bins_that_cannot_be_cut(bins):
     with pytest.raises(ValueError, match="bins: expected"):
@@ -292,3 +300,37 @@ def test_latency_is_in_milliseconds():
             return x
 
     assert 20 <= evaluate.latency_ms(Waits(), torch.zeros(1), min_run_time=0.05) < 200
+
+
+def test_latency_is_the_timers_median_over_three_tenths_of_a_second(monkeypatch):
+    class Measurement:
+        median = 0.002
+
+    asked = {}
+
+    def blocked_autorange(timer, **settings):
+        asked.update(settings)
+        return Measurement()
+
+    monkeypatch.setattr("torch.utils.benchmark.Timer.blocked_autorange", blocked_autorange)
+    assert evaluate.latency_ms(nn.Identity(), torch.zeros(1)) == 2.0
+    assert asked == {"min_run_time": 0.3}
+
+
+@pytest.mark.parametrize("asked, threads", [({}, 1), ({"num_threads": 1}, 1), ({"num_threads": 2}, 2)])
+def test_latency_is_that_of_so_many_threads(asked, threads):
+    seen = set()
+
+    class Looks(nn.Module):
+        def forward(self, x):
+            seen.add(torch.get_num_threads())
+            return x
+
+    evaluate.latency_ms(Looks(), torch.zeros(1), min_run_time=0.01, **asked)
+    assert seen == {threads}
+
+
+def test_latency_silences_a_warning_about_a_missing_toolkit():
+    evaluate.latency_ms(nn.Identity(), torch.zeros(1), min_run_time=0.01)
+    assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("torch").isEnabledFor(logging.WARNING)

@@ -540,6 +540,12 @@ def test_map_losses_reject_bad_shapes(loss_fn):
     facts.assert_rejects(loss_fn, student, teacher[:, :, :0], naming="teacher_features")
 
 
+def test_attention_map_names_its_argument_and_keeps_its_precision():
+    student, _ = feature_maps()
+    assert facts.assert_rejects(attention_map, student[:0], naming="features").startswith("features: ")
+    assert attention_map(student.to(torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_attention_rejects_small_powers():
     student, teacher = feature_maps()
     for p in (0.5, 0, -2, float("nan")):

@@ -378,6 +378,17 @@ def test_duplicate_rows_of_dist_are_not_read_as_signal():
         assert intra.item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_dist_hears_a_class_that_nobody_believes_in():
+    """Its probabilities are tiny, not constant: turned round over the batch they cost what any do."""
+    teacher = facts.random_tensor(N, K, dtype=torch.float32, std=0.5)
+    teacher[:, 0] -= 25
+    student = teacher.clone()
+    student[:, 0] = -50 - teacher[:, 0]
+    inter, intra = dist_loss(student, teacher, gamma=0.0), dist_loss(student, teacher, beta=0.0)
+    assert inter.item() == pytest.approx(0, abs=1e-5)
+    assert 0.8 * 2 / K < intra.item() <= 2 / K
+
+
 # Identities
 
 

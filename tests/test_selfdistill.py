@@ -268,6 +268,13 @@ def test_two_classes_are_enough():
         facts.assert_finite(loss, student, *rest)
 
 
+def test_a_past_of_another_precision_is_taken():
+    student, past = pair()
+    expected = ps_kd_loss(student, past, LABELS, 0.5)
+    loss = ps_kd_loss(student.float(), past, LABELS, 0.5)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 # Bad input
 
 

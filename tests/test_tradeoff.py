@@ -49,7 +49,7 @@ def copied_table(tmp_path, monkeypatch):
     monkeypatch.setattr(tradeoff, "__file__", str(module))
     monkeypatch.setattr(data, "data_dir", lambda: tmp_path / "data")
     monkeypatch.setattr(tradeoff, "data_dir", data.data_dir)
-    notebook = notebook_that_prints(tradeoff.as_csv(POINTS) + "\n", tmp_path / "07.ipynb")
+    notebook = notebook_that_prints(tradeoff.as_csv(POINTS, 0.8) + "\n", tmp_path / "07.ipynb")
     store_trade_off.store(store_trade_off.table([notebook]))
     monkeypatch.setattr(tradeoff, "SHA256", runpy.run_path(str(module))["SHA256"])
     return tmp_path / "data" / tradeoff.FILE
@@ -57,6 +57,20 @@ def copied_table(tmp_path, monkeypatch):
 
 def test_what_a_notebook_prints_is_read_back(copied_table):
     pd.testing.assert_frame_equal(tradeoff.stored(), POINTS, rtol=1e-4)
+
+
+def test_the_latencies_of_a_slower_run_are_read_at_the_speed_of_the_first(copied_table, monkeypatch):
+    folder = copied_table.parent
+    slower = POINTS.assign(chapter=8, latency_ms=3 * POINTS["latency_ms"])
+    notebooks = [
+        notebook_that_prints(tradeoff.as_csv(points, teacher), folder / name)
+        for points, teacher, name in ((POINTS, 0.8, "07.ipynb"), (slower, 2.4, "08.ipynb"))
+    ]
+    store_trade_off.store(store_trade_off.table(notebooks))
+    monkeypatch.setattr(tradeoff, "SHA256", runpy.run_path(tradeoff.__file__)["SHA256"])
+    both = tradeoff.stored()
+    assert list(both.columns) == list(tradeoff.COLUMNS)
+    assert both["latency_ms"].tolist() == pytest.approx(2 * POINTS["latency_ms"].tolist())
 
 
 @pytest.mark.parametrize("damage", [remove, truncate, alter])
@@ -68,7 +82,9 @@ def test_a_damaged_table_is_named_with_its_repair(copied_table, damage):
 
 def test_rows_of_several_notebooks_stand_below_one_header(tmp_path):
     notebooks = [
-        notebook_that_prints(tradeoff.as_csv(POINTS.assign(chapter=chapter)), tmp_path / f"{chapter}.ipynb")
+        notebook_that_prints(
+            tradeoff.as_csv(POINTS.assign(chapter=chapter), 0.8), tmp_path / f"{chapter}.ipynb"
+        )
         for chapter in (7, 8)
     ]
     lines = store_trade_off.table(notebooks).splitlines()
@@ -100,4 +116,4 @@ def test_latencies_follow_the_teachers():
 
 def test_other_columns_are_refused():
     with pytest.raises(ValueError, match="expected the columns"):
-        tradeoff.as_csv(POINTS.drop(columns="macs"))
+        tradeoff.as_csv(POINTS.drop(columns="macs"), 0.8)

@@ -520,6 +520,11 @@ def test_token_kd_sums_over_classes():
     torch.testing.assert_close(token_kd_loss(student, teacher), WIDTH * mean_over_classes)
 
 
+def test_one_head_is_enough():
+    student, teacher = (values[:, :1] for values in pair(value_relation_loss))
+    facts.assert_matches_formula(value_relation_loss, value_relation_formula, student, teacher, MASK)
+
+
 # Bad input
 
 
@@ -535,6 +540,25 @@ def test_rejects_bad_shapes(loss_fn):
         facts.assert_rejects(loss_fn, student, teacher[..., :-1], naming=teacher_name)
 
 
+@pytest.mark.parametrize(
+    "loss_fn, symbols",
+    [
+        (hidden_cosine_loss, "(N, L, D)"),
+        (hidden_mse_loss, "(N, L, D)"),
+        (token_kd_loss, "(N, L, K)"),
+        (attention_mse_loss, "(N, A, L, L)"),
+        (minilm_loss, "(N, A, L, L)"),
+        (value_relation_loss, "(N, A, L, D)"),
+    ],
+)
+def test_the_shape_that_was_expected_is_told_in_symbols(loss_fn, symbols):
+    student, teacher = pair(loss_fn)
+    name = CASES[loss_fn].names[0]
+    sentence = facts.assert_rejects(loss_fn, student[0], teacher[0], naming=name)
+    got = tuple(student[0].shape)
+    assert sentence == f"{name}: expected shape {symbols}, none of them 0, got {got}"
+
+
 @pytest.mark.parametrize("loss_fn", [attention_mse_loss, minilm_loss])
 def test_rejects_scores_that_are_not_square(loss_fn):
     student, teacher = pair(loss_fn)
@@ -546,7 +570,8 @@ def test_rejects_scores_that_are_not_square(loss_fn):
 
 def test_rejects_values_of_other_heads_or_length():
     student, teacher = pair(value_relation_loss)
-    facts.assert_rejects(value_relation_loss, student, teacher[:, :1], naming="teacher_values")
+    sentence = facts.assert_rejects(value_relation_loss, student, teacher[:, :1], naming="teacher_values")
+    assert sentence == "teacher_values: expected (N, A, L) as in student_values, (3, 2, 4), got (3, 1, 4)"
     facts.assert_rejects(value_relation_loss, student, teacher[:, :, :2], naming="teacher_values")
     facts.assert_rejects(value_relation_loss, student, teacher.long(), naming="teacher_values")
 
