@@ -114,6 +114,14 @@ def test_a_loss_and_its_gradient_are_the_same_there(loss_fn, device):
     torch.testing.assert_close(loss.detach().cpu(), expected)
 
 
+@pytest.mark.parametrize(
+    "loss_fn", [f for f, arguments in CALLS.items() if arguments[-1] is MASK], ids=lambda f: f.__name__
+)
+def test_without_a_mask_all_tokens_count_there(loss_fn, device):
+    pair_here = CALLS[loss_fn][:2]
+    torch.testing.assert_close(loss_fn(*sent(pair_here)).cpu(), loss_fn(*pair_here))
+
+
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda function: function.__name__)
 def test_a_measure_is_the_same_there(measure, device):
     expected = measure(*MEASURES[measure])

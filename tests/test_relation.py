@@ -135,6 +135,15 @@ def test_equals_the_formula_with_an_outlier(loss_fn):
     facts.assert_matches_formula(loss_fn, FORMULAS[loss_fn], student, teacher)
 
 
+def test_a_large_batch_far_from_zero_is_as_exact_as_a_small_one():
+    """Distances come from differences: from inner products, as for more than 25 samples otherwise, few digits
+    would be left."""
+    student, teacher = embeddings(num_samples=40, dtype=torch.float32)
+    for loss_fn in (rkd_distance_loss, rkd_angle_loss):
+        expected = loss_fn(student.double(), teacher.double())
+        assert loss_fn(student + 1000, teacher - 1000).item() == pytest.approx(expected.item(), rel=1e-3)
+
+
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     num_samples=st.integers(3, 5),
