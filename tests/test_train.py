@@ -1,5 +1,6 @@
 """The loop trains as the loop written by hand, keeps what it promises, and names what goes wrong."""
 
+import contextlib
 import math
 import re
 
@@ -493,6 +494,31 @@ def test_predict_takes_a_model_without_parameters():
 def test_predict_refuses_no_images():
     with pytest.raises(ValueError, match=re.escape("images: expected at least one, got shape (0, 6)")):
         predict(small_net(), INPUTS[:0])
+
+
+# Progress, and what is not told
+
+
+def test_a_bar_counts_the_steps_of_a_long_training_and_leaves_nothing_behind(monkeypatch):
+    bars = []
+
+    def bar(steps, **settings):
+        bars.append((list(steps), settings))
+        return contextlib.nullcontext(steps)
+
+    monkeypatch.setattr("tqdm.tqdm", bar)
+    fit(small_net(), labelled(), labels_only, steps=3, lr=0.01)
+    assert bars == [([0, 1, 2], {"unit": "step", "leave": False, "delay": 10})]
+
+
+def test_weights_decay_by_a_hundredth_unless_told():
+    def trained(**settings):
+        model = small_net()
+        fit(model, labelled(), labels_only, steps=3, lr=0.01, **settings)
+        return parameters(model)
+
+    assert torch.equal(trained(), trained(weight_decay=0.01))
+    assert not torch.equal(trained(), trained(weight_decay=0.1))
 
 
 # Another device
