@@ -16,7 +16,7 @@ from replacing import replace
 from kdutils import data, tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = ",".join(tradeoff.COLUMNS)
+HEADER = ",".join((*tradeoff.COLUMNS, tradeoff.TEACHER))
 
 
 def printed_rows(notebook: Path) -> list[str]:
