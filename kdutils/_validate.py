@@ -2,13 +2,19 @@
 
 from numbers import Integral
 
+import torch
 from torch import Tensor
+
+
+def require_floating(name: str, tensor: Tensor) -> None:
+    """Raises ValueError unless the tensor's dtype is a floating-point one."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
 
 
 def require_matrix(name: str, tensor: Tensor, min_rows: int = 1, min_columns: int = 1) -> None:
     """Raises ValueError unless the tensor is floating and (rows, columns), with at least the given sizes."""
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
+    require_floating(name, tensor)
     if tensor.dim() != 2 or tensor.shape[0] < min_rows or tensor.shape[1] < min_columns:
         raise ValueError(
             f"{name}: expected shape (N, K) with N >= {min_rows} and K >= {min_columns}, "
@@ -17,7 +23,9 @@ def require_matrix(name: str, tensor: Tensor, min_rows: int = 1, min_columns: in
 
 
 def require_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raises ValueError unless both tensors have the same shape and at least one element."""
+    """Raises ValueError unless both tensors are floating, of the same shape, with at least one element."""
+    require_floating(name, tensor)
+    require_floating(other_name, other)
     if tensor.shape != other.shape:
         raise ValueError(
             f"{other_name}: expected the shape of {name}, {tuple(tensor.shape)}, got {tuple(other.shape)}"
@@ -29,8 +37,9 @@ def require_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor
 def require_same_batch(
     name: str, tensor: Tensor, other_name: str, other: Tensor, min_samples: int = 1
 ) -> None:
-    """Raises ValueError unless both tensors have shape (N, ...), the same N, and at least one element."""
+    """Raises ValueError unless both are floating, (N, ...), with the same N and at least one element."""
     for argument, value in ((name, tensor), (other_name, other)):
+        require_floating(argument, value)
         if value.dim() < 2 or value.shape[0] < min_samples or value.numel() == 0:
             raise ValueError(
                 f"{argument}: expected shape (N, ...) with N >= {min_samples}, got {tuple(value.shape)}"
@@ -42,9 +51,18 @@ def require_same_batch(
 
 
 def require_feature_maps(name: str, tensor: Tensor) -> None:
-    """Raises ValueError unless the tensor has shape (N, C, H, W) and at least one element."""
+    """Raises ValueError unless the tensor is floating, (N, C, H, W), with at least one element."""
+    require_floating(name, tensor)
     if tensor.dim() != 4 or tensor.numel() == 0:
         raise ValueError(f"{name}: expected shape (N, C, H, W), none of them 0, got {tuple(tensor.shape)}")
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raises ValueError unless all of the tensor's numbers are finite."""
+    if not tensor.isfinite().all():
+        raise ValueError(
+            f"{name}: expected finite numbers, got {int((~tensor.isfinite()).sum())} that are not"
+        )
 
 
 def require_positive(name: str, value: float) -> None:
@@ -63,7 +81,7 @@ def require_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
     """Raises ValueError unless labels has shape (N,), an integer dtype, and values in [0, K)."""
     if labels.shape != (num_samples,):
         raise ValueError(f"labels: expected shape ({num_samples},), got {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex():
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels: expected class indices of an integer dtype, got {labels.dtype}")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(

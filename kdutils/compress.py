@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kdutils._modes import eval_mode
-from kdutils._validate import require_count
+from kdutils._validate import require_count, require_finite, require_matrix
 from kdutils.models import ConvNet
 
 _CLIPPING_SHARES = torch.linspace(0.05, 1, 20).tolist()
@@ -37,13 +37,12 @@ def least_error_scale(rows: Tensor, bits: int, signed: bool = True) -> Tensor:
     rows: (C, M), floating; each row gets its own step. Twenty are tried: the largest integer stands for a
     twentieth, two twentieths, …, all of the row's largest magnitude, and what lies beyond is clipped.
     A row of zeros gets the step 1.
-    Raises ValueError for another shape, or numbers that are not finite.
+    Raises ValueError for another shape or dtype, or numbers that are not finite.
     """
     low, high = integer_range(bits, signed)
-    if rows.dim() != 2 or rows.numel() == 0 or not rows.isfinite().all():
-        raise ValueError(f"rows: expected finite numbers of shape (C, M), got shape {tuple(rows.shape)}")
+    require_matrix("rows", rows)
+    require_finite("rows", rows)
     largest = rows.abs().amax(dim=1)
-    largest = torch.where(largest > 0, largest, torch.full_like(largest, high))
     best_scale = largest / high
     least_error = torch.full_like(largest, torch.inf)
     for share in _CLIPPING_SHARES:
@@ -52,7 +51,7 @@ def least_error_scale(rows: Tensor, bits: int, signed: bool = True) -> Tensor:
         error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1)
         best_scale = torch.where(error < least_error, scale, best_scale)
         least_error = torch.minimum(error, least_error)
-    return best_scale
+    return torch.where(largest > 0, best_scale, 1.0)
 
 
 class FakeQuantize(nn.Module):
@@ -75,7 +74,7 @@ class FakeQuantize(nn.Module):
         super().__init__()
         self.bits, self.signed = bits, signed
         self.low, self.high = integer_range(bits, signed)
-        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("scale", scale.detach().float().clone())  # torch's functions take no other
         # torch's functions ask for it; being zero it need not be stored
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32), persistent=False)
 
@@ -102,14 +101,17 @@ class FakeQuantize(nn.Module):
 def fake_quantized(network: nn.Module, bits: int, images: Tensor | None = None) -> nn.Module:
     """A copy whose weights, and with `images` also its activations, are rounded to `bits` bits.
 
-    Every convolution and linear layer rounds its weight, one step per output channel. Given images, every
+    Every `Conv2d` and `Linear` rounds its weight, one step per output channel. Given images, every
     ReLU inside an `nn.Sequential` is followed by a rounding, one step per layer. Biases and batch norm stay
     in float32. The steps are chosen by `least_error_scale` and stay fixed; training the copy moves the
     weights under them.
     images: (N, ...) as the network takes them, a hundred or so; they run through the network in eval mode.
-    Raises ValueError for bits out of range, or a network with no weight or no ReLU to round.
+    Raises ValueError for bits out of range, a network with no weight or no ReLU to round, or weights or
+    images that are not finite.
     """
     network = copy.deepcopy(network)
+    for name, parameter in network.named_parameters():
+        require_finite(f"network: {name}", parameter)
     if images is not None:
         _round_after_relu(network, bits, images)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -122,6 +124,11 @@ def fake_quantized(network: nn.Module, bits: int, images: Tensor | None = None) 
 
 
 def _round_after_relu(network: nn.Module, bits: int, images: Tensor) -> None:
+    require_finite("images", images)
+    for sequential in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for index, child in enumerate(sequential):
+            if isinstance(child, nn.ReLU):  # one module at two places needs two steps
+                sequential[index] = nn.ReLU(child.inplace)
     places = [
         (module, child)
         for module in network.modules()
@@ -154,6 +161,7 @@ def folded(network: nn.Module) -> nn.Module:
     steps change. An activation that is fake-quantized, and lies between two numbers of its grid, may be
     rounded to the other one.
     Pairs are looked for inside every `nn.Sequential`: a convolution, directly followed by a batch norm.
+    Raises ValueError for a batch norm without running statistics.
 
     Source: Jacob et al. 2018, arXiv:1712.05877, sec. 3.2. Written out in notebook 08.
     """
@@ -226,6 +234,7 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
     """The state of a fake-quantized network as it is stored: weights as packed integers, the rest as it is.
 
     What `safetensors.torch.save_file` takes. `load_packed_state` reads it.
+    Raises ValueError for a network without fake-quantized weights.
     """
     state = dict(network.state_dict())
     for key, quantizer in _weight_quantizers(network):
@@ -269,10 +278,10 @@ def _weight_quantizers(network: nn.Module) -> list[tuple[str, FakeQuantize]]:
 
 
 def magnitude_masks(network: nn.Module, sparsity: float) -> dict[str, Tensor]:
-    """Which weights of the convolutions and linear layers stay, boolean: layer's name → the weight's shape.
+    """Which weights of every `Conv2d` and `Linear` stay, boolean: layer's name → the weight's shape.
 
     sparsity: share of these weights that goes, in [0, 1); the smallest magnitudes of all layers together.
-    Raises ValueError for a share out of range.
+    Raises ValueError for a share out of range, or a network without such a layer.
 
     Source: Han, Pool, Tran and Dally 2015, arXiv:1506.02626. Written out in notebook 10.
     """
@@ -282,6 +291,8 @@ def magnitude_masks(network: nn.Module, sparsity: float) -> dict[str, Tensor]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
+    if not magnitudes:
+        raise ValueError("network: expected at least one Conv2d or Linear, got none")
     flat = torch.cat([magnitude.flatten() for magnitude in magnitudes.values()])
     kept = torch.ones_like(flat, dtype=torch.bool)
     kept[flat.argsort()[: round(sparsity * len(flat))]] = False  # exactly so many, also among equals

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
-from kdutils._validate import require_count, require_labels, require_matrix, require_same_shape
+from kdutils._validate import (
+    require_count,
+    require_finite,
+    require_labels,
+    require_matrix,
+    require_same_shape,
+)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -17,7 +23,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     or logits that are not finite.
     """
     _require_logits(logits, labels)
-    return 100 * (logits.argmax(dim=1) == labels).double().mean().item()
+    return 100 * (logits.argmax(dim=1) == labels).cpu().double().mean().item()
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
@@ -26,7 +32,7 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
     logits: (N, K), unnormalised.   labels: (N,).   Raises ValueError as `accuracy`.
     """
     _require_logits(logits, labels)
-    return F.cross_entropy(logits.double(), labels).item()
+    return F.cross_entropy(logits.cpu().double(), labels.cpu().long()).item()
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -40,12 +46,10 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     """
     _require_logits(logits, labels)
     require_count("bins", bins)
-    confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
-    correct = (prediction == labels).double()
+    confidence, prediction = logits.cpu().double().softmax(dim=1).max(dim=1)
+    correct = (prediction == labels.cpu()).double()
     bin_of = (confidence * bins).ceil().long() - 1
-    gap_sums = torch.zeros(bins, dtype=torch.float64).index_add_(
-        0, bin_of.cpu(), (correct - confidence).cpu()
-    )
+    gap_sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, correct - confidence)
     return 100 * gap_sums.abs().sum().item() / len(labels)
 
 
@@ -58,9 +62,9 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
     """
     require_matrix("student_logits", student_logits)
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
-    _require_finite("student_logits", student_logits)
-    _require_finite("teacher_logits", teacher_logits)
-    return 100 * (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).double().mean().item()
+    require_finite("student_logits", student_logits)
+    require_finite("teacher_logits", teacher_logits)
+    return 100 * (student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).cpu().double().mean().item()
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -73,19 +77,29 @@ def macs(model: nn.Module, sample: Tensor) -> int:
 
     sample: a batch as the model takes it; give a batch of one for MACs per image. Convolutions, linear layers
     and matrix products count; batch norm, activations and pooling do not.
+    Raises ValueError for a model with a recurrent layer, which PyTorch's counter does not see.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    recurrent = [type(m).__name__ for m in model.modules() if isinstance(m, nn.RNNBase | nn.RNNCellBase)]
+    if recurrent:
+        raise ValueError(f"model: expected no recurrent layer, got {recurrent[0]}")
     counter = FlopCounterMode(display=False)
-    # The counter does not know the CPU's fused attention; its plain form is made of products that it knows.
-    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), eval_mode(model):
-        model(sample)
+    # The counter knows neither fused attention nor the fast path of PyTorch's own transformer layers; the
+    # plain form is made of products that it knows.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), eval_mode(model):
+            model(sample)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     return counter.get_total_flops() // 2
 
 
 def size_mb(model: nn.Module) -> float:
-    """Size of the parameters and buffers, in MB (10⁶ bytes); a tensor shared by two layers counts once."""
+    """Size of what is stored of a model (`state_dict`), in MB (10⁶ bytes); a shared tensor counts once."""
     tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 1e6
 
@@ -109,11 +123,4 @@ def latency_ms(model: nn.Module, sample: Tensor, min_run_time: float = 0.3, num_
 def _require_logits(logits: Tensor, labels: Tensor) -> None:
     require_matrix("logits", logits)
     require_labels(labels, *logits.shape)
-    _require_finite("logits", logits)
-
-
-def _require_finite(name: str, tensor: Tensor) -> None:
-    if not tensor.isfinite().all():
-        raise ValueError(
-            f"{name}: expected finite numbers, got {int((~tensor.isfinite()).sum())} that are not"
-        )
+    require_finite("logits", logits)

@@ -150,7 +150,10 @@ def attention_map(features: Tensor, p: float = 2) -> Tensor:
     require_feature_maps("features", features)
     if not p >= 1:
         raise ValueError(f"p: expected a number >= 1, got {p}")
-    energy = at_least_float32(features).abs().pow(p).mean(dim=1)
+    magnitudes = at_least_float32(features).abs()
+    # the map does not depend on the scale; high powers of large or small numbers would leave float32's range
+    largest = magnitudes.amax(dim=(1, 2, 3), keepdim=True).detach()
+    energy = (magnitudes / torch.where(largest > 0, largest, 1.0)).pow(p).mean(dim=1)
     return unit_vectors(energy.flatten(1)).view_as(energy).to(features.dtype)
 
 
@@ -274,8 +277,9 @@ class VIDLoss(nn.Module):
         )
         _require_channels("student_features", student, self.in_channels)
         _require_channels("teacher_features", teacher, self.out_channels)
-        variance = self.variance.view(1, -1, 1, 1)
-        squared_error = (teacher - at_least_float32(self.mean(student))).pow(2)
+        variance = at_least_float32(self.variance).view(1, -1, 1, 1)
+        predicted = self.mean(student.to(self.raw_variance.dtype))
+        squared_error = (teacher - at_least_float32(predicted)).pow(2)
         return (0.5 * (squared_error / variance + variance.log())).mean().to(student_features.dtype)
 
 

@@ -81,7 +81,8 @@ def weights_exchanged(
     def loss_fn(peer: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         step = next(steps)
         if step < every:
-            return {"hard": F.cross_entropy(peer(images), labels)}
+            hard = F.cross_entropy(peer(images), labels)
+            return {"hard": hard, "mutual": torch.zeros_like(hard)}
         if step % every == 0:
             peers.copy_weights(peer, copies)
         with torch.no_grad():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdutils._precision import at_least_float32
-from kdutils._validate import require_matrix, require_positive, require_same_batch
+from kdutils._validate import require_count, require_matrix, require_positive, require_same_batch
 from kdutils._vectors import inner_products, unit_vectors
 
 PKT_EPS = 1e-7
@@ -142,8 +142,7 @@ def cc_loss(
     notebook 03.
     """
     require_positive("gamma", gamma)
-    if order < 1 or order != int(order):
-        raise ValueError(f"order: expected a whole number >= 1, got {order}")
+    require_count("order", order)
     student, teacher = _prepared(student_embeddings, teacher_embeddings)
     loss = F.mse_loss(_correlations(student, gamma, order), _correlations(teacher, gamma, order))
     return loss.to(student_embeddings.dtype)

@@ -44,7 +44,8 @@ def fit(
     model: anything whose parameters are to be trained: a network, a `ModuleList` of peers, a `ModuleDict` of
     student and regressor, a network wrapped in `DistributedDataParallel`. It stays on its device.
     batches: any re-iterable of tuples of tensors, in memory or a `DataLoader`; gone through again and again.
-    loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised.
+    loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised, the
+    same names in every step.
     steps: number of optimizer steps.   lr: peak learning rate of the one-cycle schedule.
     teacher: None where its knowledge is cached in the batches. A module on the model's device is put in eval
     mode, run without gradient on the first tensor of every batch, and its output is appended to the batch.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdutils._precision import at_least_float32
-from kdutils._validate import require_matrix, require_same_shape
+from kdutils._validate import require_floating, require_matrix, require_same_shape
 from kdutils._vectors import inner_products, unit_vectors
 from kdutils.response import kd_loss
 
@@ -275,7 +275,6 @@ def _require_scores(student: Tensor, teacher: Tensor, student_name: str, teacher
 
 def _require_shape(name: str, tensor: Tensor, symbols: str) -> None:
     """Raises ValueError unless the tensor is floating, with one dimension per symbol and none of size 0."""
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
+    require_floating(name, tensor)
     if tensor.dim() != len(symbols.split(",")) or tensor.numel() == 0:
         raise ValueError(f"{name}: expected shape {symbols}, none of them 0, got {tuple(tensor.shape)}")

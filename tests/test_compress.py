@@ -19,6 +19,7 @@ from kdutils.compress import (
     integer_range,
     least_error_scale,
     load_packed_state,
+    magnitude_masks,
     packed,
     packed_state,
     unpacked,
@@ -97,14 +98,57 @@ def test_clipping_pays_at_two_bits_and_not_for_numbers_on_the_grid():
 
 def test_a_row_of_zeros_stays_zero():
     scale = least_error_scale(torch.zeros(2, 3), 4)
-    assert scale.isfinite().all() and (scale > 0).all()
+    assert scale.tolist() == [1, 1]
     assert FakeQuantize(scale, 4)(torch.zeros(2, 3)).abs().max() == 0
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(3), torch.zeros(0, 3), torch.tensor([[torch.nan]])])
-def test_rows_that_do_not_fit_are_named(rows):
-    with pytest.raises(ValueError, match="rows: expected finite numbers of shape"):
+@pytest.mark.parametrize(
+    "rows, naming",
+    [
+        (torch.zeros(3), r"expected shape .*, got \(3,\)"),
+        (torch.zeros(0, 3), r"expected shape .*, got \(0, 3\)"),
+        (torch.zeros(1, 3, dtype=torch.int8), "expected a floating-point dtype, got torch.int8"),
+        (torch.tensor([[torch.nan, 1]]), "expected finite numbers, got 1 that are not"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(rows, naming):
+    with pytest.raises(ValueError, match=f"^rows: {naming}$"):
         least_error_scale(rows, 4)
+
+
+def test_weights_and_images_that_are_not_finite_are_named():
+    network = used_network()
+    with pytest.raises(ValueError, match=r"^images: expected finite numbers, got 784 that are not$"):
+        fake_quantized(network, 4, torch.full((1, 1, 28, 28), torch.inf))
+    with torch.no_grad():
+        network.classifier.bias[3] = torch.nan
+    with pytest.raises(ValueError, match=r"^network: classifier\.bias: expected finite numbers, got 1 that"):
+        fake_quantized(network, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_rounding_keeps_the_precision_of_what_comes_in(dtype):
+    values = torch.tensor([[-0.9, 0.3], [0.1, 0.7]])
+    for scale in (torch.tensor([0.5, 0.25]), torch.tensor(0.5)):
+        rounded = FakeQuantize(scale.to(dtype), 4)(values.to(dtype))
+        assert rounded.dtype == dtype
+        torch.testing.assert_close(rounded.float(), FakeQuantize(scale, 4)(values))
+
+
+def test_one_relu_at_two_places_is_rounded_at_both_each_with_its_step():
+    relu = nn.ReLU()
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    images = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    shared = fake_quantized(nn.Sequential(first, relu, second, relu), 3, images)
+    apart = fake_quantized(nn.Sequential(first, nn.ReLU(), second, nn.ReLU()), 3, images)
+    kinds = [type(layer).__name__ for layer in shared]
+    assert kinds[1:3] == ["ReLU", "FakeQuantize"] and kinds[4:] == ["ReLU", "FakeQuantize"]
+    torch.testing.assert_close(shared(images), apart(images))
+
+
+def test_a_network_without_weights_to_prune_is_named():
+    with pytest.raises(ValueError, match=r"^network: expected at least one Conv2d or Linear, got none$"):
+        magnitude_masks(nn.Conv1d(1, 1, 1), 0.5)
 
 
 # Networks

@@ -135,6 +135,9 @@ def test_stale_weights_between_processes_train_as_one_process_does(folder):
     torchrun("kdutils.mutual", "--out", str(folder), *settings)
     peers = nn.ModuleList(mutual.new_peer(1, rank, 4) for rank in (0, 1))
     copies = [mutual.new_peer(1, rank, 4) for rank in (0, 1)]
+    told = json.loads((folder / "peer-0.json").read_text())["history"]
+    assert {name: len(curve) for name, curve in told.items()} == {"hard": 7, "mutual": 7, "loss": 7}
+    assert told["mutual"][:3] == [0, 0, 0] and all(told["mutual"][3:])
     steps = iter(range(7))
 
     def loss_fn(peers, *batch):

@@ -236,6 +236,11 @@ MACS = {
     "depthwise": (nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.zeros(1, 6, 8, 8), 64 * 9 * 6),
     "no product": (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), torch.zeros(1, 3, 8, 8), 0),
     "attention": (*attention_block(), 4 * 6 * 8 * 8 + 2 * 6 * 6 * 8),
+    "PyTorch's own attention": (
+        nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
+        torch.zeros(1, 5, 16),
+        5 * 4 * 16 * 16 + 2 * 5 * 5 * 16 + 2 * 5 * 16 * 32,
+    ),
     "small_cnn": (
         models.small_cnn(),
         ONE_IMAGE,
@@ -256,6 +261,28 @@ def test_macs_by_hand(model, sample, expected):
     assert evaluate.macs(model, sample) == expected
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4), nn.Sequential(nn.GRUCell(3, 4))], ids=["LSTM", "GRUCell"])
+def test_a_layer_that_cannot_be_counted_is_named(layer):
+    name = "LSTM" if isinstance(layer, nn.LSTM) else "GRUCell"
+    with pytest.raises(ValueError, match=f"^model: expected no recurrent layer, got {name}$"):
+        evaluate.macs(layer, torch.zeros(2, 3))
+
+
+def test_counting_leaves_the_fast_path_as_it_was():
+    evaluate.macs(nn.Linear(3, 4), torch.zeros(2, 3))
+    assert torch.backends.mha.get_fastpath_enabled()
+    with pytest.raises(RuntimeError):
+        evaluate.macs(nn.Linear(3, 4), torch.zeros(2, 5))
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8], ids=str)
+def test_labels_of_any_integer_dtype_give_the_same(dtype):
+    logits, labels = random_answers(0)
+    for measure in (evaluate.accuracy, evaluate.negative_log_likelihood, evaluate.expected_calibration_error):
+        assert measure(logits, labels.to(dtype)) == measure(logits, labels)
 
 
 def test_macs_of_the_courses_nets_are_a_whole_number_and_print_nothing(capsys):

@@ -540,6 +540,35 @@ def test_map_losses_reject_bad_shapes(loss_fn):
     facts.assert_rejects(loss_fn, student, teacher[:, :, :0], naming="teacher_features")
 
 
+@pytest.mark.parametrize("p", [1, 2, 4, 8])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_attention_does_not_depend_on_the_scale(p, scale):
+    student, teacher = feature_maps(dtype=torch.float32)
+    maps = attention_map(student, p=p)
+    torch.testing.assert_close(attention_map(scale * student, p=p), maps, rtol=1e-4, atol=1e-6)
+    expected = at_loss(student, teacher, p=p).item()
+    assert at_loss(scale * student, teacher / scale, p=p).item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", facts.LOW_PRECISION, ids=str)
+def test_vid_runs_in_low_precision(dtype):
+    student, teacher = (maps.to(dtype) for maps in feature_maps())
+    vid = VIDLoss(student.shape[1], teacher.shape[1])
+    expected = vid(student.float(), teacher.float()).item()
+    loss = vid.to(dtype)(student, teacher)
+    assert loss.dtype == dtype and loss.item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("loss_fn", [hint_loss, at_loss, nst_loss, linear_cka], ids=lambda f: f.__name__)
+def test_whole_numbers_are_refused(loss_fn):
+    """Rounded to whole numbers a loss below one would be zero."""
+    pixels = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
+    told = ": expected a floating-point dtype, got torch.uint8"
+    for who, arguments in (("student", (pixels, pixels.float())), ("teacher", (pixels.float(), pixels))):
+        naming = f"{who}_features"
+        assert facts.assert_rejects(loss_fn, *arguments, naming=naming) == naming + told
+
+
 def test_attention_map_names_its_argument_and_keeps_its_precision():
     student, _ = feature_maps()
     assert facts.assert_rejects(attention_map, student[:0], naming="features").startswith("features: ")

@@ -486,5 +486,5 @@ def test_angles_need_three_samples(loss_fn):
 def test_cc_rejects_bad_settings():
     for gamma in (0, -1.0, float("nan")):
         facts.assert_rejects(cc_loss, *embeddings(), gamma=gamma, naming="gamma")
-    for order in (0, -1, 1.5):
+    for order in (0, -1, 1.5, 2.0, float("nan")):
         facts.assert_rejects(cc_loss, *embeddings(), order=order, naming="order")

@@ -569,9 +569,10 @@ def test_refuses_a_temperature_that_is_not_positive(loss, temperature):
         torch.zeros(N - 1, dtype=torch.long),
         torch.zeros(N, 1, dtype=torch.long),
         torch.zeros(N),
+        torch.zeros(N, dtype=torch.bool),
         torch.tensor([0, 1, 2, 3, 4, -100]),
     ],
-    ids=["K", "-1", "too few", "a column", "floating", "-100 among others"],
+    ids=["K", "-1", "too few", "a column", "floating", "yes and no", "-100 among others"],
 )
 def test_refuses_bad_labels(loss, labels):
     student, teacher, _ = arguments(loss)

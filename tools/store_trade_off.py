@@ -3,7 +3,7 @@
 A notebook prints its rows as text below the table's header (`tradeoff.as_csv`). Run this after
 `make notebooks` has stored one of them anew; it also sets the checksum in kdutils/tradeoff.py. The rows stand
 in the chapters' order; a chapter that is missing has none.
-Other notebooks can be named, such as one that was executed elsewhere: python tools/store_trade_off.py A.ipynb
+Other notebooks can be named, such as ones that were executed elsewhere; the table then holds their rows only.
 """
 
 import hashlib

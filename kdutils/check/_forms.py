@@ -116,8 +116,10 @@ def has_form(form: Form, probe: Probe) -> bool:
 
 def best_fit(form: Form, probe: Probe) -> Fit:
     """The best of all temperatures from 1/4 to 64, sought in ever narrower grids."""
-    student, teacher, other = (logits.double() for logits in probe.logits)
-    pull = probe.pull.double()
+    student, teacher, other = (
+        logits.cpu().double() for logits in probe.logits
+    )  # not every device has float64
+    pull = probe.pull.cpu().double()
     low, high = math.log(1 / 4), math.log(64)
     for points in (33, 17, 17, 17):
         grid = torch.linspace(low, high, points, dtype=pull.dtype, device=pull.device)

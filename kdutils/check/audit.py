@@ -68,8 +68,8 @@ def audit(
     Raises ValueError for a batch that is too small or holds no tensor, or a loss that is no scalar.
     """
     slips: list[str] = []
-    devices = {p.device.index for p in student.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)), left_as_found(student, teacher):
+    every_gpu = range(torch.cuda.device_count())  # a seed is set on all of them
+    with torch.random.fork_rng(devices=every_gpu), left_as_found(student, teacher):
         bench = bench_of(loss_fn, student, teacher, batch)
         for title, test in TESTS.items():
             try:

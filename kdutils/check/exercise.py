@@ -49,7 +49,8 @@ def judge_function(
         if all(map(_same, answers, (_value_and_gradients(slip, case, gradient) for case in cases))):
             print(not_yet(f"looks as if {description}"))
             return
-    print(not_yet(_difference(answers[0], expected[0])))
+    pairs = zip(answers, expected, strict=True)
+    print(not_yet(next(_difference(answer, right) for answer, right in pairs if not _same(answer, right))))
 
 
 def judge_value(attempt: Any, correct: float, tolerance: float, slips: Mapping[str, float]) -> None:
@@ -105,7 +106,8 @@ def _value_and_gradients(function: Any, case: tuple, gradient: bool) -> tuple[Te
         for argument in case
     ]
     inputs = [argument for argument in arguments if _is_float(argument)]
-    value = function(*arguments)
+    # copies of these in turn: PyTorch lets nobody change in place what asks for a gradient itself
+    value = function(*(argument.clone() if _is_float(argument) else argument for argument in arguments))
     if value is ... or value is None:
         raise _Verdict(NOT_ATTEMPTED)
     try:
