@@ -22,4 +22,4 @@ def inner_products(rows: Tensor, other_rows: Tensor) -> Tensor:
     Never in half precision: autocast would round the products, of which a loss then takes small differences.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        return torch.einsum("...id,...jd->...ij", rows, other_rows)
+        return torch.einsum("...id,...jd->...ij", rows, other_rows.to(rows.dtype))

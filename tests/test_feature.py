@@ -540,6 +540,15 @@ def test_map_losses_reject_bad_shapes(loss_fn):
     facts.assert_rejects(loss_fn, student, teacher[:, :, :0], naming="teacher_features")
 
 
+@pytest.mark.parametrize("loss_fn", [hint_loss, at_loss, nst_loss, linear_cka], ids=lambda f: f.__name__)
+def test_a_teacher_of_another_precision_is_taken(loss_fn):
+    student, teacher = feature_maps()
+    expected = loss_fn(student, teacher).item()
+    for precisions in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        loss = loss_fn(student.to(precisions[0]), teacher.to(precisions[1]))
+        assert loss.dtype == precisions[0] and loss.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("p", [1, 2, 4, 8])
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
 def test_attention_does_not_depend_on_the_scale(p, scale):
