@@ -555,6 +555,8 @@ def test_attention_does_not_depend_on_the_scale(p, scale):
     student, teacher = feature_maps(dtype=torch.float32)
     maps = attention_map(student, p=p)
     torch.testing.assert_close(attention_map(scale * student, p=p), maps, rtol=1e-4, atol=1e-6)
+    mixed = student * torch.tensor([1, scale]).view(-1, 1, 1, 1)  # each sample has a scale of its own
+    torch.testing.assert_close(attention_map(mixed, p=p), maps, rtol=1e-4, atol=1e-6)
     expected = at_loss(student, teacher, p=p).item()
     assert at_loss(scale * student, teacher / scale, p=p).item() == pytest.approx(expected, rel=1e-3)
 
