@@ -46,6 +46,13 @@ def seal() -> list[str]:
         real = os.path.realpath(os.fsdecode(path))
         return real == os.devnull or os.path.commonpath([real, scratch]) == scratch
 
+    def whole(path: Any, folder: Any) -> Any:
+        """The path, put behind the open folder that it is relative to: `shutil.rmtree` works like that."""
+        known = os.path.isdir("/proc/self/fd")  # on Linux
+        if known and isinstance(folder, int) and folder >= 0 and not isinstance(path, int):
+            return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
+        return path
+
     def refuse(code: int, what: str) -> None:
         attempts.append(what)
         raise OSError(code, os.strerror(code), what)
@@ -55,8 +62,10 @@ def seal() -> list[str]:
             path, _, flags = arguments
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and not may_be_written(path):
                 refuse(errno.EROFS, f"writes {path}")
-        elif event in CHANGES and not may_be_written(arguments[0]):
-            refuse(errno.EROFS, f"{event} {arguments[0]}")
+        elif event in CHANGES:
+            relative_to = arguments[1] if event in {"os.remove", "os.rmdir"} else None
+            if not may_be_written(whole(arguments[0], relative_to)):
+                refuse(errno.EROFS, f"{event} {arguments[0]}")
         elif event in LOOKS_UP and arguments[0] not in AT_HOME:
             refuse(errno.ENETUNREACH, f"looks up {arguments[0]}")
         elif event in CONNECTS:

@@ -102,6 +102,7 @@ ATTEMPTS = {
     "pathlib.Path('x').write_text('')": "writes x",
     "pathlib.Path('x').mkdir()": "os.mkdir x",
     "tempfile.TemporaryFile().write(b'x')": None,
+    "with tempfile.TemporaryDirectory() as f: (pathlib.Path(f) / 'x').write_text('')": None,
 }
 
 
