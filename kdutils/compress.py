@@ -128,7 +128,7 @@ def _round_after_relu(network: nn.Module, bits: int, images: Tensor) -> None:
     for sequential in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for index, child in enumerate(sequential):
             if isinstance(child, nn.ReLU):  # one module at two places needs two steps
-                sequential[index] = nn.ReLU(child.inplace)
+                sequential[index] = copy.deepcopy(child)
     places = [
         (module, child)
         for module in network.modules()

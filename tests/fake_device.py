@@ -1,7 +1,7 @@
 """A second device made of the CPU: `with second_device():` tensors can be sent to `DEVICE`, and back.
 
 There they compute as on the CPU, but are no CPU tensors any more: PyTorch sees its device "meta", and what
-mixes the two raises, as a GPU would let it.
+mixes the two raises, as with a GPU.
 """
 
 import contextlib

@@ -116,9 +116,8 @@ def has_form(form: Form, probe: Probe) -> bool:
 
 def best_fit(form: Form, probe: Probe) -> Fit:
     """The best of all temperatures from 1/4 to 64, sought in ever narrower grids."""
-    student, teacher, other = (
-        logits.cpu().double() for logits in probe.logits
-    )  # not every device has float64
+    # on the CPU: not every device has float64
+    student, teacher, other = (logits.cpu().double() for logits in probe.logits)
     pull = probe.pull.cpu().double()
     low, high = math.log(1 / 4), math.log(64)
     for points in (33, 17, 17, 17):
