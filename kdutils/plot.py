@@ -158,12 +158,13 @@ def trade_off(
 
 
 def _place(labels: Sequence[Annotation], ax: Axes) -> None:
-    """Moves each label around its marker to where it covers the fewest markers and earlier labels."""
+    """Moves each label around its marker to where it covers least: markers, earlier labels, the edge."""
     taken = [_around_marker(label, ax) for label in labels]
     for label in labels:
         distance = label.get_position()[1]
         places = [
-            {"position": (x * distance, y * distance), "ha": ha, "va": va}
+            {"position": (away * x * distance, away * y * distance), "ha": ha, "va": va}
+            for away in (1, 3)  # where all is taken near the marker, a little further
             for x, ha in ((0, "center"), (1, "left"), (-1, "right"))
             for y, va in ((1, "bottom"), (-1, "top"), (0, "center"))
             if x or y
@@ -171,7 +172,9 @@ def _place(labels: Sequence[Annotation], ax: Axes) -> None:
         covered = []
         for place in places:
             label.set(**place)
-            covered.append(label.get_window_extent().count_overlaps(taken))
+            extent = label.get_window_extent()
+            within = ax.bbox.containsx(extent.x0) and ax.bbox.containsx(extent.x1)
+            covered.append(extent.count_overlaps(taken) + (not within))
         label.set(**places[covered.index(min(covered))])
         taken.append(label.get_window_extent())
 

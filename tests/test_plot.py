@@ -275,6 +275,15 @@ def test_a_label_of_the_trade_off_makes_way_for_earlier_labels():
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # each with itself alone
 
 
+def test_a_label_that_makes_way_at_the_edge_stays_inside_the_axes():
+    """Above is the earlier label, below and to the right its marker, to the left the axis."""
+    points = {"both": (0.0737, 74.5, 0.0256), "all combined": (0.0707, 74.8, 0.0067), "far": (0.5, 92, 1.12)}
+    ax = plot.trade_off(points, ax=plt.subplots(figsize=(8, 5.5))[1])
+    boxes = [label.get_window_extent() for label in ax.texts]
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
+
+
 def test_points_may_be_added_to_given_axes():
     given = plt.subplots()[1]
     assert plot.trade_off(POINTS, ax=given, xlabel="latency (ms, batch 1, GPU)") is given
