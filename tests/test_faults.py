@@ -1,6 +1,7 @@
 """The fault harness sees what it must: a zeroed loss and a spoiled teacher break the claims built on them."""
 
 import copy
+from pathlib import Path
 
 import faults
 import pytest
@@ -9,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
 import kdutils
-from kdutils import data, models, parallel, response
+from kdutils import data, encoder, models, parallel, response
 
 CELLS = [
     "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
@@ -91,6 +92,35 @@ def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies(monkeypat
     for network in (teacher, copy.deepcopy(teacher)):
         assert network.eval() is network
         assert all(module.training for module in network.modules())
+
+
+def test_an_untrained_encoder_is_another_network_of_the_same_shapes(monkeypatch):
+    monkeypatch.setattr(models, "load_teacher", models.load_teacher)  # so that they come back after this test
+    monkeypatch.setattr(encoder, "load_encoder", encoder.load_encoder)
+    trained = encoder.load_encoder()
+    faults.FAULTS["teacher untrained"]()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    untrained, again = encoder.load_encoder().state_dict(), encoder.load_encoder().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)  # the notebook's own draws stay what they are
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(untrained[name], again[name])
+    assert not torch.equal(untrained[name], trained.state_dict()[name])
+    assert {n: t.shape for n, t in untrained.items()} == {n: t.shape for n, t in trained.state_dict().items()}
+
+
+def test_a_notebook_without_a_teacher_is_not_run_under_a_spoiled_one(tmp_path):
+    nothing = write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "01_nothing.ipynb")
+    for fault in faults.REPLACED:
+        assert faults.outcome_under(nothing, fault) == faults.Outcome({}, reached=False)
+    named = write(new_notebook(cells=[new_code_cell("load_teacher")]), tmp_path / "02_named.ipynb")
+    assert faults.outcome_under(named, "classes permuted").claims == {"cell 1 runs": False}
+
+
+def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
+    package = Path(kdutils.__file__).parent
+    for name, home in {"load_teacher": "models.py", "load_encoder": "encoder.py"}.items():
+        assert [file.name for file in package.rglob("*.py") if name in file.read_text()] == [home]
 
 
 def test_survivors_hold_under_every_fault(survivors):

@@ -16,6 +16,7 @@ student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
 check("there is something to learn, nats", kd_loss(student, teacher, 2.0), above=0.01)
 check("four is four", 4, equals=4)
 """
+SEALED = "no network, no disk"
 # A teacher that is spoiled in one of these ways teaches nothing: a notebook that comes across it must notice.
 SPOILED = ["losses zeroed", "kd_loss zeroed", "classes permuted", "teacher untrained"]
 
@@ -30,7 +31,7 @@ def test_a_run_keeps_every_claim_and_whether_the_fault_was_reached(notebook, tmp
     runs = mutants.kept_runs(notebook, tmp_path / "kept")
     broken = {"there is something to learn, nats": False, "four is four": True}
     assert runs["kd_loss zeroed"] == faults.Outcome(broken, reached=True)
-    assert runs["classes permuted"] == faults.Outcome(dict.fromkeys(broken, True), reached=False)
+    assert runs["classes permuted"] == faults.Outcome({}, reached=False)  # it names no teacher: not run
     assert mutants.as_table({"01": runs}).loc["01", ["kd_loss zeroed", "classes permuted"]].tolist() == [
         "1/2",
         "–",
@@ -42,19 +43,17 @@ def test_only_missing_runs_are_made(notebook, tmp_path, monkeypatch):
 
     def outcome_under(notebook, fault):
         asked.append(fault)
-        return faults.Outcome({"a claim": fault == "no network, no disk"}, reached=True)
+        return faults.Outcome({"a claim": fault == SEALED}, reached=True)
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
-    mutants.run_missing([notebook], ["no network, no disk", "losses zeroed"], tmp_path)
-    assert sorted(asked) == ["losses zeroed", "no network, no disk"]
-    mutants.run_missing([notebook], ["no network, no disk", "losses zeroed", "T² dropped"], tmp_path)
+    mutants.run_missing([notebook], [SEALED, "losses zeroed"], tmp_path)
+    assert sorted(asked) == ["losses zeroed", SEALED]
+    mutants.run_missing([notebook], [SEALED, "losses zeroed", "T² dropped"], tmp_path)
     assert asked[2:] == ["T² dropped"] and len(mutants.kept_runs(notebook, tmp_path)) == 3
     write(new_notebook(cells=[new_code_cell(CELL + "1\n")]), notebook)
     assert mutants.kept_runs(notebook, tmp_path) == {}
-    mutants.run_missing([notebook], ["no network, no disk"], tmp_path)
-    assert asked[3:] == ["no network, no disk"] and list(mutants.kept_runs(notebook, tmp_path)) == [
-        "no network, no disk"
-    ]
+    mutants.run_missing([notebook], [SEALED], tmp_path)
+    assert asked[3:] == [SEALED] and list(mutants.kept_runs(notebook, tmp_path)) == [SEALED]
 
 
 def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_path, monkeypatch):
@@ -64,22 +63,22 @@ def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_pa
         return faults.Outcome({"a claim": True}, reached=True)
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
-    mutants.run_missing([notebook], ["no network, no disk"], tmp_path)
+    mutants.run_missing([notebook], [SEALED], tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        mutants.run_missing([notebook], ["no network, no disk", "losses zeroed"], tmp_path)
-    assert list(mutants.kept_runs(notebook, tmp_path)) == ["no network, no disk"]
+        mutants.run_missing([notebook], [SEALED, "losses zeroed"], tmp_path)
+    assert list(mutants.kept_runs(notebook, tmp_path)) == [SEALED]
 
 
 def test_a_claim_asked_for_without_a_run_says_how_to_make_it(notebook):
     with pytest.raises(mutants.NoRun, match="make mutants NB="):
-        mutants.claims_under(notebook, "no network, no disk")
+        mutants.claims_under(notebook, SEALED)
 
 
 def test_misses_dashes_and_gaps_are_told_apart():
     claims = {"a": True, "b": True}
     runs = {"losses zeroed": faults.Outcome(claims, True), "T² dropped": faults.Outcome(claims, False)}
-    table = mutants.as_table({"01_small": runs | {"no network, no disk": faults.Outcome(claims, False)}})
-    names = ["losses zeroed", "T² dropped", "no network, no disk", "two threads"]
+    table = mutants.as_table({"01_small": runs | {SEALED: faults.Outcome(claims, False)}})
+    names = ["losses zeroed", "T² dropped", SEALED, "two threads"]
     assert table.loc["01_small", names].tolist() == ["0/2", "–", "0/2", ""]
     assert "| losses zeroed | 0/2 |" in mutants.as_markdown(table)
 
