@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "inverted over plain 8, distilled: mean in points",
     "plain 16 over separable, distilled: mean in points",
     "ranks after 60 steps and in full: correlation",
+    "the width of its 95 % interval",
     "three best, lead lost with other seeds: mean, points",
     "searched over plain 8, distilled: mean in points",
 }
