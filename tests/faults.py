@@ -67,14 +67,25 @@ def zero_every_loss() -> None:
                     setattr(module, name, zero_loss)
 
 
+def replace_loss(module_name: str, name: str, faulty_loss: Callable[..., Tensor]) -> None:
+    """Puts a faulty loss in a loss's place, also where another module has imported it by name.
+
+    `kdutils.check` keeps the true one: a yardstick that is bent as well measures nothing.
+    """
+    true_loss = getattr(importlib.import_module(f"kdutils.{module_name}"), name)
+    for loaded, module in list(sys.modules.items()):
+        is_yardstick = loaded.startswith("kdutils.check")
+        if loaded.startswith("kdutils.") and not is_yardstick and getattr(module, name, None) is true_loss:
+            setattr(module, name, faulty_loss)
+
+
 def zero_one_loss(path: str) -> Callable[[], None]:
     """A fault that zeroes one loss, named as "module.function"."""
     module_name, name = path.split(".")
 
     def inject() -> None:
-        module = importlib.import_module(f"kdutils.{module_name}")
-        assert hasattr(module, name), path
-        setattr(module, name, zero_loss)
+        assert hasattr(importlib.import_module(f"kdutils.{module_name}"), name), path
+        replace_loss(module_name, name, zero_loss)
 
     return inject
 
@@ -92,7 +103,7 @@ def scale_kd_loss(factor: Callable[[Tensor, float], float]) -> Callable[[], None
             loss = kd_loss(student_logits, teacher_logits, temperature)
             return loss * factor(student_logits, temperature)
 
-        response.kd_loss = faulty_loss
+        replace_loss("response", "kd_loss", faulty_loss)
 
     return inject
 

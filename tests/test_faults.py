@@ -85,6 +85,25 @@ def test_a_scaled_loss_is_scaled(monkeypatch, fault, factor):
     torch.testing.assert_close(response.kd_loss(student, teacher, temperature=2.0), expected)
 
 
+@pytest.mark.parametrize("fault", ["kd_loss zeroed", "T² dropped", "mean over classes"])
+def test_a_faulty_kd_loss_is_met_through_the_losses_built_on_it_but_not_by_the_checks(monkeypatch, fault):
+    from kdutils import online, selfdistill, transformer
+    from kdutils.check import chapter01
+
+    student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
+    built_on_it = [
+        lambda: online.ensemble_kd_loss(student, [teacher, teacher], 2.0),
+        lambda: selfdistill.cs_kd_loss(student, teacher, 2.0),
+        lambda: transformer.token_kd_loss(student[None], teacher[None], torch.ones(1, 4), 2.0),
+    ]
+    before, true_loss = [loss().item() for loss in built_on_it], response.kd_loss
+    for module in (response, online, selfdistill, transformer):
+        monkeypatch.setattr(module, "kd_loss", true_loss)  # so that they come back after this test
+    faults.FAULTS[fault]()
+    assert all(loss().item() < 0.5 * value for loss, value in zip(built_on_it, before, strict=True))
+    assert chapter01.kd_loss is true_loss
+
+
 def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies(monkeypatch):
     monkeypatch.setattr(models, "load_teacher", models.load_teacher)
     faults.FAULTS["teacher in train mode"]()
