@@ -253,6 +253,14 @@ FAULTS: dict[str, Callable[[], None]] = {
     "mean over classes": scale_kd_loss(lambda student_logits, temperature: 1 / student_logits.shape[1]),
     "one network for all": one_network_for_all,
 }
+# Under these the teacher teaches nothing; under the others a student may still learn from it.
+TAUGHT_NOTHING = [
+    "losses zeroed",
+    "kd_loss zeroed",
+    "classes permuted",
+    "teacher untrained",
+    "one network for all",
+]
 # What these faults take the place of: a notebook that names none of it cannot come across the fault.
 REPLACED = {
     "classes permuted": ["load_teacher"],

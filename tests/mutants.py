@@ -29,11 +29,27 @@ FOLDER = faults.NOTEBOOKS.parent / "benchmarks" / "mutants"
 TABLE = FOLDER.with_suffix(".md")
 HEADING = """# Claims under faults, and where nothing is wrong
 
-Written by `make mutants`: how many of a notebook's claims fail, of how many. Under a fault some must fail
-(0/17 is a miss; a dash stands where the notebook never comes across the fault); under a sound condition none
-may. A claim that a fault leaves standing is listed, with the reason, in `tests/test_claims_*.py`. An empty
-cell has not been run with the notebook as it is.
+Written by `make mutants`: how many of a notebook's claims fail, of how many. A dash stands where the notebook
+never comes across the fault; an empty cell has not been run with the notebook as it is. A claim that a fault
+leaves standing is listed, with the reason, in `tests/test_claims_*.py`.
 """
+# What a table holds → how to read it, and its rows.
+SECTIONS = {
+    "The teaching is taken away": (
+        "Nothing is to be learned from the teacher. In every notebook claims must fail: 0/17 is a miss.",
+        faults.TAUGHT_NOTHING,
+    ),
+    "The teaching is bent": (
+        "The student is still taught: by a loss of another scale, or by a teacher whose batch norm follows\n"
+        "the batch. 0/17 says that the gains are still there, by the claims that fail in the table above\n"
+        "where they are not. What a notebook says of the formula itself must fail.",
+        [fault for fault in faults.FAULTS if fault not in faults.TAUGHT_NOTHING],
+    ),
+    "Nothing is wrong": (
+        "Other arithmetic, other subsets, initial weights and batches. No claim may fail.",
+        list(faults.SOUND),
+    ),
+}
 
 Runs = dict[str, faults.Outcome]  # fault or condition → what became of the claims
 
@@ -120,10 +136,13 @@ def cell(runs: Runs, name: str) -> str:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The table as a table of Markdown, turned: a row for every fault, a column for every notebook."""
-    rows = [["", *(notebook[:2] for notebook in table.index)], ["---"] * (len(table) + 1)]
-    rows += [[fault, *table[fault]] for fault in table]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    """The table as tables of Markdown, turned: a row for every fault, a column for every notebook."""
+    head = [["", *(notebook[:2] for notebook in table.index)], ["---"] * (len(table) + 1)]
+    return "\n".join(
+        f"## {title}\n\n{how_to_read}\n\n"
+        + "".join(f"| {' | '.join(row)} |\n" for row in head + [[name, *table[name]] for name in names])
+        for title, (how_to_read, names) in SECTIONS.items()
+    )
 
 
 def whole_table() -> str:

@@ -17,8 +17,6 @@ check("there is something to learn, nats", kd_loss(student, teacher, 2.0), above
 check("four is four", 4, equals=4)
 """
 SEALED = "no network, no disk"
-# A teacher that is spoiled in one of these ways teaches nothing: a notebook that comes across it must notice.
-SPOILED = ["losses zeroed", "kd_loss zeroed", "classes permuted", "teacher untrained"]
 
 
 @pytest.fixture
@@ -83,6 +81,11 @@ def test_misses_dashes_and_gaps_are_told_apart():
     assert "| losses zeroed | 0/2 |" in mutants.as_markdown(table)
 
 
+def test_every_fault_and_condition_stands_in_one_section_of_the_table():
+    names = [name for _, rows in mutants.SECTIONS.values() for name in rows]
+    assert sorted(names) == sorted([*faults.FAULTS, *faults.SOUND])
+
+
 def test_the_table_on_file_is_that_of_the_runs_on_file():
     assert mutants.TABLE.read_text() == mutants.whole_table()
 
@@ -90,7 +93,7 @@ def test_the_table_on_file_is_that_of_the_runs_on_file():
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 def test_no_spoiled_teacher_goes_by_unnoticed(chapter):
     runs = mutants.kept_runs(chapter)
-    spoiled = {name: runs[name] for name in SPOILED if name in runs and runs[name].reached}
+    spoiled = {name: runs[name] for name in faults.TAUGHT_NOTHING if name in runs and runs[name].reached}
     assert spoiled, f"{chapter.stem}: make mutants NB={chapter}"
     assert [name for name, outcome in spoiled.items() if all(outcome.claims.values())] == []
 
