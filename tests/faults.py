@@ -287,6 +287,7 @@ class Outcome(NamedTuple):
 
     claims: dict[str, bool]  # claim → whether it holds
     reached: bool  # whether the notebook came across the fault at all
+    values: dict[str, float]  # claim → what was measured; none for a claim that is made more than once
 
 
 def outcome_under(notebook: Path, fault: str) -> Outcome:
@@ -296,7 +297,7 @@ def outcome_under(notebook: Path, fault: str) -> Outcome:
     A notebook that cannot come across the fault is not run: no claims, and not reached.
     """
     if fault in REPLACED and not any(name in notebook.read_text() for name in REPLACED[fault]):
-        return Outcome({}, reached=False)
+        return Outcome({}, reached=False, values={})
     process = subprocess.run(
         [sys.executable, __file__, str(notebook), fault],
         capture_output=True,
@@ -322,9 +323,14 @@ def main(notebook: str, fault: str) -> None:
     import kdutils.check
 
     outcomes: dict[str, bool] = {}
+    values: dict[str, float] = {}
     true_check = kdutils.check.check
 
     def recording_check(claim: str, value: float, **bounds: Any) -> None:
+        if claim in outcomes:
+            values.pop(claim, None)
+        else:
+            values[claim] = float(value)
         try:
             true_check(claim, value, **bounds)
             outcomes[claim] = outcomes.get(claim, True)
@@ -348,7 +354,7 @@ def main(notebook: str, fault: str) -> None:
 
         plt.close("all")
     outcomes |= {f"does without what was refused: {attempt}": False for attempt in attempts}
-    print(json.dumps({"claims": outcomes, "reached": reached}))
+    print(json.dumps({"claims": outcomes, "reached": reached, "values": values}))
 
 
 if __name__ == "__main__":

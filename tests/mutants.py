@@ -5,19 +5,20 @@
 
 The outcomes are written to benchmarks/mutants/, a file for every notebook, as they come; the tests of the
 claims read them there. They belong to the notebook's code cells: where these change, all runs are asked for
-again, and the tests say so until they are made. After a change in `kdutils` that may move a claim, delete
-the folder first. benchmarks/mutants.md holds the table notebook × fault.
+again, and the tests say so until they are made. Only a claim's bound can be moved without: the value that was
+measured is held against the new one. After a change in `kdutils` that may move a claim, delete the folder
+first. benchmarks/mutants.md holds the table notebook × fault.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import bounds
 import faults
 import pandas as pd
 from tqdm import tqdm
@@ -63,30 +64,48 @@ class Job(NamedTuple):
     fault: str
 
 
-def code_of(notebook: Path) -> str:
-    """A fingerprint of the notebook's code cells: another one asks for other runs."""
-    cells = json.loads(notebook.read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return hashlib.sha256("\0".join(code).encode()).hexdigest()[:12]
-
-
 def kept_runs(notebook: Path, folder: Path = FOLDER) -> Runs:
     """The runs on file for the notebook as it is; none where its code has changed."""
     file = folder / f"{notebook.stem}.json"
     if not file.exists():
         return {}
     content = json.loads(file.read_text())
-    if content["code"] != code_of(notebook):
+    if content["code"] != bounds.code_of(notebook):
         return {}
-    return {fault: faults.Outcome(**outcome) for fault, outcome in content["runs"].items()}
+    claims = bounds.claims_of(notebook)
+    return {fault: judged(run, claims) for fault, run in content["runs"].items()}
+
+
+def judged(run: dict[str, Any], claims: list[bounds.Claim]) -> faults.Outcome:
+    """A run on file, its values held against the bounds that the claims have now.
+
+    What is on file as true or false has no value, or bounds that are computed: that stays as it was seen.
+    """
+    values = {claim: kept for claim, kept in run["claims"].items() if not isinstance(kept, bool)}
+    seen = {claim: bounds.holds_now(claim, value, claims) for claim, value in values.items()}
+    return faults.Outcome({**run["claims"], **seen}, run["reached"], values)
 
 
 def keep_run(job: Job, outcome: faults.Outcome, folder: Path = FOLDER) -> None:
     """Adds a run to the notebook's file, which is replaced at one stroke: an interrupt leaves it whole."""
+    claims = bounds.claims_of(job.notebook)
     runs = kept_runs(job.notebook, folder) | {job.fault: outcome}
-    content = {"code": code_of(job.notebook), "runs": {f: runs[f]._asdict() for f in sorted(runs)}}
+    content = {
+        "code": bounds.code_of(job.notebook),
+        "runs": {fault: to_keep(runs[fault], claims) for fault in sorted(runs)},
+    }
     folder.mkdir(exist_ok=True)
     replace(folder / f"{job.notebook.stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def to_keep(outcome: faults.Outcome, claims: list[bounds.Claim]) -> dict[str, Any]:
+    """What the file holds of a run: a claim's value where its bounds are literals, else whether it held."""
+    judgeable = {
+        claim: value
+        for claim, value in outcome.values.items()
+        if bounds.holds_now(claim, value, claims) is not None
+    }
+    return {"claims": outcome.claims | judgeable, "reached": outcome.reached}
 
 
 def claims_under(notebook: Path, fault: str) -> dict[str, bool]:

@@ -131,7 +131,7 @@ def test_an_untrained_encoder_is_another_network_of_the_same_shapes(monkeypatch)
 def test_a_notebook_without_a_teacher_is_not_run_under_a_spoiled_one(tmp_path):
     nothing = write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "01_nothing.ipynb")
     for fault in faults.REPLACED:
-        assert faults.outcome_under(nothing, fault) == faults.Outcome({}, reached=False)
+        assert faults.outcome_under(nothing, fault) == faults.Outcome({}, reached=False, values={})
     named = write(new_notebook(cells=[new_code_cell("load_teacher")]), tmp_path / "02_named.ipynb")
     assert faults.outcome_under(named, "classes permuted").claims == {"cell 1 runs": False}
 

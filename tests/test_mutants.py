@@ -28,8 +28,10 @@ def test_a_run_keeps_every_claim_and_whether_the_fault_was_reached(notebook, tmp
     mutants.run_missing([notebook], ["kd_loss zeroed", "classes permuted"], tmp_path / "kept")
     runs = mutants.kept_runs(notebook, tmp_path / "kept")
     broken = {"there is something to learn, nats": False, "four is four": True}
-    assert runs["kd_loss zeroed"] == faults.Outcome(broken, reached=True)
-    assert runs["classes permuted"] == faults.Outcome({}, reached=False)  # it names no teacher: not run
+    values = {"there is something to learn, nats": 0.0, "four is four": 4.0}
+    assert runs["kd_loss zeroed"] == faults.Outcome(broken, reached=True, values=values)
+    # it names no teacher: not run
+    assert runs["classes permuted"] == faults.Outcome({}, reached=False, values={})
     assert mutants.as_table({"01": runs}).loc["01", ["kd_loss zeroed", "classes permuted"]].tolist() == [
         "1/2",
         "–",
@@ -41,24 +43,77 @@ def test_only_missing_runs_are_made(notebook, tmp_path, monkeypatch):
 
     def outcome_under(notebook, fault):
         asked.append(fault)
-        return faults.Outcome({"a claim": fault == SEALED}, reached=True)
+        return faults.Outcome({"a claim": fault == SEALED}, True, {})
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
     mutants.run_missing([notebook], [SEALED, "losses zeroed"], tmp_path)
     assert sorted(asked) == ["losses zeroed", SEALED]
     mutants.run_missing([notebook], [SEALED, "losses zeroed", "T² dropped"], tmp_path)
     assert asked[2:] == ["T² dropped"] and len(mutants.kept_runs(notebook, tmp_path)) == 3
-    write(new_notebook(cells=[new_code_cell(CELL + "1\n")]), notebook)
+    rewritten(notebook, CELL + "1\n")
     assert mutants.kept_runs(notebook, tmp_path) == {}
     mutants.run_missing([notebook], [SEALED], tmp_path)
     assert asked[3:] == [SEALED] and list(mutants.kept_runs(notebook, tmp_path)) == [SEALED]
+
+
+def rewritten(notebook, cell):
+    write(new_notebook(cells=[new_code_cell(cell)]), notebook)
+
+
+def test_a_bound_that_is_moved_is_held_against_the_value_on_file(notebook, tmp_path):
+    mutants.run_missing([notebook], ["two threads"], tmp_path)
+    learned = mutants.kept_runs(notebook, tmp_path)["two threads"].values["there is something to learn, nats"]
+    assert 0.01 < learned < 0.5
+    for bound, held in [("above=0.01, below=0.5", True), ("above=0.5", False), ("below=-0.5", False)]:
+        rewritten(notebook, "# moved\n" + CELL.replace("above=0.01", bound))
+        claims = mutants.kept_runs(notebook, tmp_path)["two threads"].claims
+        assert claims == {"there is something to learn, nats": held, "four is four": True}
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("torch.eye(4, 3)", "torch.ones(4, 3)"),
+        ("above=0.01", "above=0.02 / 2"),  # computed: what it comes to is not known without a run
+        ('"four is four"', '"four is 4"'),
+        ("equals=4)", "equals=4)\ncheck('five is five', 5, equals=5)"),
+    ],
+)
+def test_any_other_change_asks_for_a_run(notebook, tmp_path, old, new):
+    mutants.run_missing([notebook], ["two threads"], tmp_path)
+    rewritten(notebook, CELL.replace(old, new))
+    assert mutants.kept_runs(notebook, tmp_path) == {}
+
+
+def test_bounds_are_found_for_claims_with_gaps_and_not_where_they_are_computed(notebook, tmp_path):
+    cell = """
+from kdutils.check import check
+for name, lead in (("one", 1.0), ("two", 2.0)):
+    check(f"lead of {name}, points", lead, above=0.5)
+check("lead of all, points", 0.1, above=0)
+check("half", 0.5, equals=1 / 2)
+for _ in range(2):
+    check("again", _, above=-1)
+"""
+    rewritten(notebook, cell)
+    mutants.run_missing([notebook], ["two threads"], tmp_path)
+    rewritten(notebook, cell.replace("above=0.5", "above=1.5").replace("above=-1", "above=0.5"))
+    run = mutants.kept_runs(notebook, tmp_path)["two threads"]
+    assert run.values == {"lead of one, points": 1.0, "lead of two, points": 2.0, "lead of all, points": 0.1}
+    assert run.claims == {
+        "lead of one, points": False,
+        "lead of two, points": True,
+        "lead of all, points": True,  # the claim without gaps comes first
+        "half": True,
+        "again": True,  # two values, of which none is kept
+    }
 
 
 def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_path, monkeypatch):
     def outcome_under(notebook, fault):
         if fault == "losses zeroed":
             raise KeyboardInterrupt
-        return faults.Outcome({"a claim": True}, reached=True)
+        return faults.Outcome({"a claim": True}, True, {})
 
     monkeypatch.setattr(faults, "outcome_under", outcome_under)
     mutants.run_missing([notebook], [SEALED], tmp_path)
@@ -74,8 +129,9 @@ def test_a_claim_asked_for_without_a_run_says_how_to_make_it(notebook):
 
 def test_misses_dashes_and_gaps_are_told_apart():
     claims = {"a": True, "b": True}
-    runs = {"losses zeroed": faults.Outcome(claims, True), "T² dropped": faults.Outcome(claims, False)}
-    table = mutants.as_table({"01_small": runs | {SEALED: faults.Outcome(claims, False)}})
+    outcomes = {"losses zeroed": True, "T² dropped": False, SEALED: False}
+    runs = {fault: faults.Outcome(claims, reached, {}) for fault, reached in outcomes.items()}
+    table = mutants.as_table({"01_small": runs})
     names = ["losses zeroed", "T² dropped", SEALED, "two threads"]
     assert table.loc["01_small", names].tolist() == ["0/2", "–", "0/2", ""]
     assert "| losses zeroed | 0/2 |" in mutants.as_markdown(table)
