@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 FILE = "trade_off.csv"
-SHA256 = "bef367a495eb03546d7e9df03a545c399a382669920bd85bc940e6c2cfeddd43"  # set by tools/store_trade_off.py
+SHA256 = "a9cde1dd6e1f4569ce5196c595eb7d79d95bb2477f8062f12940ffd2b40cf143"  # set by tools/store_trade_off.py
 COLUMNS = (
     "chapter", "model", "arm", "shown_as", "parameters", "macs", "size_mb", "latency_ms", "accuracy",
     "standard_error",
