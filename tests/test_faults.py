@@ -10,7 +10,18 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
 import kdutils
-from kdutils import data, encoder, models, parallel, response
+from kdutils import (
+    data,
+    encoder,
+    feature,
+    models,
+    online,
+    parallel,
+    relation,
+    response,
+    selfdistill,
+    transformer,
+)
 
 CELLS = [
     "import torch\n\nfrom kdutils import models\nfrom kdutils.check import check\n"
@@ -25,6 +36,17 @@ CELLS = [
     "undefined",
     'check("a later cell still runs", 1, equals=1)',
 ]
+
+
+LOSS_MODULES = (feature, online, relation, response, selfdistill, transformer)
+
+
+@pytest.fixture(autouse=True)
+def losses_come_back(monkeypatch):
+    for module in LOSS_MODULES:
+        for name in dir(module):
+            if name.endswith("_loss"):
+                monkeypatch.setattr(module, name, getattr(module, name))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +97,9 @@ def test_a_fault_breaks_the_claims_built_on_it_and_no_others(outcomes, fault, br
 
 
 @pytest.mark.parametrize("fault, factor", [("T² dropped", 1 / 4), ("mean over classes", 1 / 3)])
-def test_a_scaled_loss_is_scaled(monkeypatch, fault, factor):
+def test_a_scaled_loss_is_scaled(fault, factor):
     student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
     kd_loss = response.kd_loss
-    monkeypatch.setattr(response, "kd_loss", kd_loss)  # so that it comes back after this test
     faults.FAULTS[fault]()
     assert response.kd_loss is not kd_loss
     expected = factor * kd_loss(student, teacher, 2.0)
@@ -86,8 +107,7 @@ def test_a_scaled_loss_is_scaled(monkeypatch, fault, factor):
 
 
 @pytest.mark.parametrize("fault", ["kd_loss zeroed", "T² dropped", "mean over classes"])
-def test_a_faulty_kd_loss_is_met_through_the_losses_built_on_it_but_not_by_the_checks(monkeypatch, fault):
-    from kdutils import online, selfdistill, transformer
+def test_a_faulty_kd_loss_is_met_through_the_losses_built_on_it_but_not_by_the_checks(fault):
     from kdutils.check import chapter01
 
     student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
@@ -97,8 +117,6 @@ def test_a_faulty_kd_loss_is_met_through_the_losses_built_on_it_but_not_by_the_c
         lambda: transformer.token_kd_loss(student[None], teacher[None], torch.ones(1, 4), 2.0),
     ]
     before, true_loss = [loss().item() for loss in built_on_it], response.kd_loss
-    for module in (response, online, selfdistill, transformer):
-        monkeypatch.setattr(module, "kd_loss", true_loss)  # so that they come back after this test
     faults.FAULTS[fault]()
     assert all(loss().item() < 0.5 * value for loss, value in zip(built_on_it, before, strict=True))
     assert chapter01.kd_loss is true_loss
@@ -157,18 +175,14 @@ def test_a_loss_that_does_not_exist_cannot_be_zeroed():
         faults.zero_one_loss("response.no_loss")()
 
 
-def test_every_loss_is_zeroed(monkeypatch):
-    from kdutils import feature, online, relation, selfdistill, transformer
-
+def test_every_loss_is_zeroed():
     originals = {
         (module, name): getattr(module, name)
-        for module in (feature, online, relation, response, selfdistill, transformer)
+        for module in LOSS_MODULES
         for name in dir(module)
         if name.endswith("_loss")
     }
     assert len(originals) >= 10
-    for module, name in originals:  # so that they come back after this test
-        monkeypatch.setattr(module, name, getattr(module, name))
     faults.zero_every_loss()
     left = [name for (module, name), original in originals.items() if getattr(module, name) is original]
     assert left == []
