@@ -16,8 +16,6 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from kdutils.check import ClaimFailed, check
 
-BOUNDS = {"above", "below", "equals", "tolerance"}
-
 
 class Claim(NamedTuple):
     """A call of `check` whose claim and bounds are written as literals."""
