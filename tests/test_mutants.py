@@ -146,10 +146,15 @@ def test_the_table_on_file_is_that_of_the_runs_on_file():
     assert mutants.TABLE.read_text() == mutants.whole_table()
 
 
+# Chapter 03 asks which pictures belong together, not what they are called: under other names all is as true.
+NAMELESS = ("03_relation_knowledge", "classes permuted")
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 def test_no_spoiled_teacher_goes_by_unnoticed(chapter):
     runs = mutants.kept_runs(chapter)
-    spoiled = {name: runs[name] for name in faults.TAUGHT_NOTHING if name in runs and runs[name].reached}
+    named = [name for name in faults.TAUGHT_NOTHING if (chapter.stem, name) != NAMELESS]
+    spoiled = {name: runs[name] for name in named if name in runs and runs[name].reached}
     assert spoiled, f"{chapter.stem}: make mutants NB={chapter}"
     assert [name for name, outcome in spoiled.items() if all(outcome.claims.values())] == []
 
