@@ -98,10 +98,15 @@ def results(folder, rank):
 
 
 def assert_same_peers(folder, peers):
+    """Up to rounding, which AdamW enlarges: it steps by the sign of a gradient that is nearly zero.
+
+    A peer that weighs the others' answers a tenth less differs more than that.
+    """
     for rank, peer in enumerate(peers):
         stored = load_file(folder / f"peer-{rank}.safetensors")
         for name, tensor in peer.state_dict().items():
-            torch.testing.assert_close(stored[name], tensor, rtol=1e-5, atol=1e-6, msg=f"{rank} {name}")
+            difference = (stored[name] - tensor).float().norm() / tensor.float().norm()
+            assert difference < 0.01, f"{rank} {name}: {difference:.1g}"
 
 
 def test_logits_exchanged_between_processes_train_as_one_process_does(folder):
