@@ -1,5 +1,6 @@
 """Sentences for bad input: each names the argument, what was expected and what came."""
 
+import math
 from numbers import Integral
 
 import torch
@@ -50,11 +51,11 @@ def require_same_batch(
         )
 
 
-def require_feature_maps(name: str, tensor: Tensor) -> None:
-    """Raises ValueError unless the tensor is floating, (N, C, H, W), with at least one element."""
+def require_shape(name: str, tensor: Tensor, symbols: str) -> None:
+    """Raises ValueError unless the tensor is floating, with one dimension per symbol and none of size 0."""
     require_floating(name, tensor)
-    if tensor.dim() != 4 or tensor.numel() == 0:
-        raise ValueError(f"{name}: expected shape (N, C, H, W), none of them 0, got {tuple(tensor.shape)}")
+    if tensor.dim() != len(symbols.split(",")) or tensor.numel() == 0:
+        raise ValueError(f"{name}: expected shape {symbols}, none of them 0, got {tuple(tensor.shape)}")
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -66,9 +67,9 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raises ValueError unless value > 0."""
-    if not value > 0:
-        raise ValueError(f"{name}: expected a number > 0, got {value}")
+    """Raises ValueError unless value > 0 and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a finite number > 0, got {value}")
 
 
 def require_count(name: str, value: int) -> None:

@@ -106,8 +106,8 @@ def fake_quantized(network: nn.Module, bits: int, images: Tensor | None = None) 
     in float32. The steps are chosen by `least_error_scale` and stay fixed; training the copy moves the
     weights under them.
     images: (N, ...) as the network takes them, a hundred or so; they run through the network in eval mode.
-    Raises ValueError for bits out of range, a network with no weight or no ReLU to round, or weights or
-    images that are not finite.
+    Raises ValueError for bits out of range, a network with no weight or no ReLU to round or one that the
+    images do not reach, or weights or images that are not finite.
     """
     network = copy.deepcopy(network)
     for name, parameter in network.named_parameters():
@@ -148,6 +148,8 @@ def _round_after_relu(network: nn.Module, bits: int, images: Tensor) -> None:
         network(images)
     for hook in hooks:
         hook.remove()
+    if len(scales) < len(places):
+        raise ValueError("network: expected a forward pass through every nn.ReLU, it went around one")
     for sequential, relu in places:
         sequential.insert(list(sequential).index(relu) + 1, FakeQuantize(scales[relu], bits, signed=False))
 
@@ -198,9 +200,11 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def packed(integers: Tensor, bits: int) -> Tensor:
     """Bytes, uint8, that hold the signed integers of a `bits`-bit grid one after another without gaps.
 
-    integers: any shape, int8.   Raises ValueError for integers outside the grid.
+    integers: any shape, int8.   Raises ValueError for integers outside the grid, or another dtype.
     """
     low, high = integer_range(bits)
+    if integers.dtype != torch.int8:
+        raise ValueError(f"integers: expected int8, got {integers.dtype}")
     if integers.numel() and not low <= int(integers.min()) <= int(integers.max()) <= high:
         raise ValueError(
             f"integers: expected {low} … {high}, got {int(integers.min())} … {int(integers.max())}"
@@ -250,7 +254,7 @@ def load_packed_state(network: nn.Module, state: dict[str, Tensor]) -> None:
     shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
     state = dict(state)
     for key, quantizer in _weight_quantizers(network):
-        scale = state[key.replace(".original", ".0.scale")]
+        scale = state[key.removesuffix("original") + "0.scale"]
         integers = unpacked(state[key], quantizer.bits, shapes[key])
         state[key] = integers * scale.reshape(-1, *[1] * (integers.dim() - 1))
     network.load_state_dict(state)

@@ -112,7 +112,12 @@ def _idx_tensor(name: str) -> Tensor:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Float32 images with mean 0 and standard deviation 1 over the teacher's part, from uint8 images."""
+    """Float32 images with mean 0 and standard deviation 1 over the teacher's part, from uint8 images.
+
+    Raises ValueError for another dtype: such images may have been scaled already.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: expected uint8, got {images.dtype}")
     return (images / 255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 

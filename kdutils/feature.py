@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from kdutils._precision import at_least_float32
-from kdutils._validate import require_feature_maps, require_same_batch, require_same_shape
+from kdutils._validate import require_same_batch, require_same_shape, require_shape
 from kdutils._vectors import inner_products, unit_vectors
 
 FIRST_VARIANCE = 5.0  # σ² of VIDLoss before training, and the least it can become
@@ -25,21 +25,28 @@ class FeatureTap:
             logits = student(images)
         loss = at_loss(tap["late"], teacher_features)
 
-    model: any module. layers: from a name of your choice to the path of a layer, as `named_modules()`
-    spells it; in DataParallel or DistributedDataParallel, the path within the wrapped model.
+    model: any module that is called. layers: from a name of your choice to the path of a layer, as
+    `named_modules()` spells it; in DataParallel or DistributedDataParallel, the path within the wrapped
+    model.
 
     `tap[name]` is the tensor that the layer returned in its last call, inside the block or after it. It
     carries gradients, and it is a copy: an in-place ReLU or `+=` further on does not reach it. What
     DataParallel spread over several devices comes back as one batch, in order, on the first of them.
     Leaving the block removes the hooks, also when an exception leaves it.
 
-    Raises ValueError for a path that does not exist, with the nearest that does. Reading raises KeyError for
+    Raises ValueError for a path that does not exist, with the nearest that does, and for a `ModuleDict` or
+    `ModuleList`, which is never called itself: tap the network in it. Reading raises KeyError for
     a name that was not given and RuntimeError for a layer that the last forward pass did not reach. A layer
     that returns anything but a tensor raises TypeError as it runs; a layer that DataParallel runs on several
     devices, RuntimeError if the model inside was tapped instead of the whole.
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, str]):
+        if isinstance(model, nn.ModuleDict | nn.ModuleList):
+            raise ValueError(
+                f"model: expected a module that is called, got a {type(model).__name__}: "
+                "tap the network in it"
+            )
         inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
         modules = dict(inner.named_modules())
         for name, path in layers.items():
@@ -147,7 +154,7 @@ def attention_map(features: Tensor, p: float = 2) -> Tensor:
     Source: Zagoruyko and Komodakis 2017; the mean over channels is that of their code. Written out in
     notebook 02.
     """
-    require_feature_maps("features", features)
+    require_shape("features", features, "(N, C, H, W)")
     if not p >= 1:
         raise ValueError(f"p: expected a number >= 1, got {p}")
     magnitudes = at_least_float32(features).abs()
@@ -307,14 +314,17 @@ def linear_cka(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 def _centred_gram(features: Tensor) -> Tensor:
     rows = at_least_float32(features).flatten(1)
-    rows = rows - rows.mean(dim=0)
-    return inner_products(rows, rows)
+    centred = rows - rows.mean(dim=0)
+    # what is left of equal rows is rounding error: at unit length it would look like a signal
+    is_constant = centred.norm() <= 10 * torch.finfo(rows.dtype).eps * rows.norm()
+    centred = torch.where(is_constant, 0.0, centred)
+    return inner_products(centred, centred)
 
 
 def _pooled_to_smaller(name: str, features: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
     """Both in at least float32, average-pooled to the smaller height and the smaller width of the two."""
-    require_feature_maps(name, features)
-    require_feature_maps(other_name, other)
+    require_shape(name, features, "(N, C, H, W)")
+    require_shape(other_name, other, "(N, C, H, W)")
     require_same_batch(name, features, other_name, other)
     size = min(features.shape[2], other.shape[2]), min(features.shape[3], other.shape[3])
     return _pooled(at_least_float32(features), size), _pooled(at_least_float32(other), size)

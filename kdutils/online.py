@@ -6,9 +6,9 @@ N is the batch, K the number of classes, T the temperature.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from kdutils._divergence import kl_divergence
 from kdutils._precision import at_least_float32
 from kdutils._validate import require_matrix, require_positive, require_same_shape
 from kdutils.response import kd_loss
@@ -31,10 +31,9 @@ def dml_loss(student_logits: Tensor, peer_logits: Tensor, temperature: float = 1
     require_matrix("student_logits", student_logits, min_columns=2)
     require_same_shape("student_logits", student_logits, "peer_logits", peer_logits)
     require_positive("temperature", temperature)
-    student_log_probs = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
-    peer_log_probs = F.log_softmax(at_least_float32(peer_logits.detach()) / temperature, dim=1)
-    loss = F.kl_div(student_log_probs, peer_log_probs, log_target=True, reduction="batchmean")
-    return loss.to(student_logits.dtype)
+    student = at_least_float32(student_logits)
+    peer = at_least_float32(peer_logits.detach())
+    return kl_divergence(student / temperature, peer / temperature).to(student_logits.dtype)
 
 
 def ensemble_logits(list_of_logits: Sequence[Tensor]) -> Tensor:

@@ -93,12 +93,12 @@ def gains(named_gains: Mapping[str, Gain], ax: Axes | None = None, xlabel: str =
     return ax
 
 
-def images(pictures: Tensor, titles: Sequence[str], title_size: str = "small") -> None:
+def images(pictures: Tensor, titles: Sequence[str]) -> None:
     """A row of grey-scale images (N, 1, H, W), each under its title."""
     _, axes = plt.subplots(1, len(pictures), figsize=(1.25 * len(pictures), 1.7), squeeze=False)
     for ax, picture, title in zip(axes[0], pictures, titles, strict=True):
         ax.imshow(picture[0].numpy())
-        ax.set_title(title, fontsize=title_size, loc="center")
+        ax.set_title(title, fontsize="small", loc="center")
         ax.axis("off")
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdutils._divergence import kl_divergence
 from kdutils._precision import at_least_float32
 from kdutils._validate import require_labels, require_matrix, require_positive, require_same_shape
 from kdutils.response import kd_loss
@@ -86,10 +87,4 @@ def tf_kd_loss(
     other_prob = (1 - correct_prob) / (student.shape[1] - 1)
     is_label = F.one_hot(labels.long(), num_classes=student.shape[1]).bool()
     teacher = torch.full_like(student, math.log(other_prob)).masked_fill(is_label, math.log(correct_prob))
-    loss = F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return loss.to(student_logits.dtype)
+    return kl_divergence(student / temperature, teacher / temperature).to(student_logits.dtype)

@@ -1,8 +1,9 @@
 """The table behind the plot of chapters 07 to 10: accuracy, latency and size of every model they made.
 
 A row is a model: `chapter` that made it, `model` and `arm` in words, `shown_as` (its short name in the plot,
-empty for a model that is not drawn by name), `parameters`, `macs` per image, `size_mb`, `latency_ms` at batch
-1 on a CPU, `accuracy` on the test set in percent (the mean over seeds) and its `standard_error` in points.
+missing for a model that is not drawn by name), `parameters`, `macs` per image, `size_mb`, `latency_ms` at
+batch 1 on a CPU, `accuracy` on the test set in percent (the mean over seeds) and its `standard_error` in
+points.
 
 The chapters were run one by one, on a machine that is not always equally fast. Each therefore measured the
 teacher as well, and its latencies are read in proportion to the teacher's.

@@ -1,7 +1,7 @@
 """One training loop for every chapter, and a frozen model's knowledge computed once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,10 +53,10 @@ def fit(
     Optimizer: AdamW under PyTorch's one-cycle schedule (a quarter of the steps to warm up, then a cosine to
     zero; Adam's first beta falls from .95 to .85 and returns).
     Returns a dict of lists, one number a step: "loss", and one entry for every named term.
-    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar or depends on
-    no trainable parameter; FloatingPointError, naming step and term, for a loss that is not finite (before it
-    reaches the parameters; batch norm's running statistics have seen the batch already);
-    TrainingInterrupted, with the history so far, on an interrupt.
+    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar, depends on no
+    trainable parameter or changes the names of its terms; FloatingPointError, naming step and term, for a
+    loss that is not finite (before it reaches the parameters; batch norm's running statistics have seen the
+    batch already); TrainingInterrupted, with the history so far, on an interrupt.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Smith and Topin 2018 (one-cycle schedule).
     """
@@ -87,6 +87,7 @@ def fit(
                 first, *others = terms.values()
                 loss = sum(others, start=first)
                 values = {name: term.item() for name, term in (terms | {"loss": loss}).items()}
+                _require_same_names(values, history, step)
                 _require_finite(values, step, batch, model)
                 optimizer.zero_grad()
                 loss.backward()
@@ -115,7 +116,7 @@ def predict(
     forward: None for the model itself; else a function of a batch of images that returns a tensor or a tuple
     of tensors with N as first dimension, such as `model.embed`.
     Returns a tensor, or a tuple of tensors, on the CPU, in the images' order.
-    Raises ValueError for an empty set of images.
+    Raises ValueError for an empty set of images, and for what does not have an entry for every image.
     """
     if len(images) == 0:
         raise ValueError(f"images: expected at least one, got shape {tuple(images.shape)}")
@@ -124,16 +125,37 @@ def predict(
     with torch.no_grad(), eval_mode(model):
         pieces = [forward(batch.to(device)) for (batch,) in in_memory_batches(images, batch_size=batch_size)]
     if isinstance(pieces[0], tuple):
-        return tuple(torch.cat([tensor.cpu() for tensor in column]) for column in zip(*pieces, strict=True))
-    return torch.cat([piece.cpu() for piece in pieces])
+        return tuple(_joined(column, len(images)) for column in zip(*pieces, strict=True))
+    return _joined(pieces, len(images))
+
+
+def _joined(pieces: Sequence[Tensor], num_images: int) -> Tensor:
+    """What was said of all batches, one after another, on the CPU."""
+    if not all(isinstance(piece, Tensor) for piece in pieces):
+        raise ValueError(
+            f"forward: expected a tensor or a tuple of tensors, got a {type(pieces[0]).__name__}"
+        )
+    joined = torch.cat([piece.cpu() for piece in pieces])
+    if len(joined) != num_images:
+        raise ValueError(
+            f"forward: expected an entry for each of {num_images} images, got {tuple(joined.shape)}"
+        )
+    return joined
 
 
 def _endless(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
     """Epoch after epoch of the batches, each with its own shuffle where the loader knows `set_epoch`."""
-    shuffler: Any = batches if hasattr(batches, "set_epoch") else getattr(batches, "sampler", None)
+    batch_sampler = getattr(batches, "batch_sampler", None)
+    places = (
+        batches,
+        getattr(batches, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    shuffler: Any = next((place for place in places if hasattr(place, "set_epoch")), None)
     epoch = 0
     while True:
-        if hasattr(shuffler, "set_epoch"):
+        if shuffler is not None:
             shuffler.set_epoch(epoch)
         empty = True
         for batch in batches:
@@ -165,6 +187,15 @@ def _named_terms(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
             "got one without gradient (all frozen, detached, or computed without gradient)"
         )
     return terms
+
+
+def _require_same_names(values: dict[str, float], history: History, step: int) -> None:
+    """Raises ValueError for other terms than in the steps before: their curves would have other steps."""
+    if history and values.keys() != history.keys():
+        raise ValueError(
+            f"loss_fn: expected in step {step} the terms of the steps before, {sorted(history)}, "
+            f"got {sorted(values)}"
+        )
 
 
 def _require_finite(values: dict[str, float], step: int, batch: tuple[Tensor, ...], model: nn.Module) -> None:

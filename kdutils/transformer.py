@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdutils._precision import at_least_float32
-from kdutils._validate import require_floating, require_matrix, require_same_shape
+from kdutils._validate import require_matrix, require_same_shape, require_shape
 from kdutils._vectors import inner_products, unit_vectors
 from kdutils.response import kd_loss
 
@@ -36,7 +36,7 @@ def hidden_cosine_loss(
 
     Source: Sanh et al. 2019, "DistilBERT", sec. 2, the cosine embedding loss. Written out in notebook 12.
     """
-    _require_shape("student_hidden", student_hidden, "(N, L, D)")
+    require_shape("student_hidden", student_hidden, "(N, L, D)")
     require_same_shape("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
     kept = _kept_tokens(attention_mask, student_hidden)
     student = at_least_float32(student_hidden[kept])
@@ -65,7 +65,7 @@ def token_kd_loss(
     Source: Sanh et al. 2019, "DistilBERT", sec. 2, the distillation loss; the factor T² is from their code.
     Written out in notebook 12.
     """
-    _require_shape("student_logits", student_logits, "(N, L, K)")
+    require_shape("student_logits", student_logits, "(N, L, K)")
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     kept = _kept_tokens(attention_mask, student_logits)
     return kd_loss(student_logits[kept], teacher_logits[kept], temperature)
@@ -106,7 +106,7 @@ def hidden_mse_loss(
 
     Source: Jiao et al. 2020, "TinyBERT", sec. 3.1, eq. 8.
     """
-    _require_shape("student_hidden", student_hidden, "(N, L, D)")
+    require_shape("student_hidden", student_hidden, "(N, L, D)")
     require_same_shape("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
     kept = _kept_tokens(attention_mask, student_hidden)
     student = at_least_float32(student_hidden[kept])
@@ -155,7 +155,7 @@ def value_relation_loss(
     Source: Wang et al. 2020, "MiniLM", sec. 3.2, eq. 7 to 9, for the last layer of each.
     """
     for name, values in (("student_values", student_values), ("teacher_values", teacher_values)):
-        _require_shape(name, values, "(N, A, L, D)")
+        require_shape(name, values, "(N, A, L, D)")
     if student_values.shape[:3] != teacher_values.shape[:3]:
         raise ValueError(
             f"teacher_values: expected (N, A, L) as in student_values, {tuple(student_values.shape[:3])}, "
@@ -265,16 +265,9 @@ def _kept_tokens(attention_mask: Tensor | None, tokens: Tensor) -> Tensor:
 
 def _require_scores(student: Tensor, teacher: Tensor, student_name: str, teacher_name: str) -> None:
     """Raises ValueError unless both are (N, A, L, L) with the same sizes."""
-    _require_shape(student_name, student, "(N, A, L, L)")
+    require_shape(student_name, student, "(N, A, L, L)")
     if student.shape[2] != student.shape[3]:
         raise ValueError(
             f"{student_name}: expected as many keys as queries, (N, A, L, L), got {tuple(student.shape)}"
         )
     require_same_shape(student_name, student, teacher_name, teacher)
-
-
-def _require_shape(name: str, tensor: Tensor, symbols: str) -> None:
-    """Raises ValueError unless the tensor is floating, with one dimension per symbol and none of size 0."""
-    require_floating(name, tensor)
-    if tensor.dim() != len(symbols.split(",")) or tensor.numel() == 0:
-        raise ValueError(f"{name}: expected shape {symbols}, none of them 0, got {tuple(tensor.shape)}")

@@ -45,8 +45,10 @@ MISSED = [
     (2.94, {"equals": 3, "tolerance": 0.05}, "2.94 (= 3 ± 0.05)"),
     (math.nan, {"above": 2.0}, "nan (> 2)"),
     (math.nan, {"below": 2.0}, "nan (< 2)"),
-    (math.nan, {"above": -math.inf, "below": math.inf}, "nan (> -inf and < inf)"),
-    (math.nan, {"equals": math.nan, "tolerance": math.inf}, "nan (= nan ± inf)"),
+    (math.nan, {"above": -9e9, "below": 9e9}, "nan (> -9,000,000,000 and < 9,000,000,000)"),
+    (math.nan, {"equals": math.nan, "tolerance": 1e300}, "nan (= nan ± 1e+300)"),
+    (math.inf, {"above": 0}, "inf (> 0)"),
+    (-math.inf, {"below": 0}, "-inf (< 0)"),
     (math.inf, {"equals": 1.0, "tolerance": 1e300}, "inf (= 1 ± 1e+300)"),
     (1.0, {"above": math.nan}, "1 (> nan)"),
 ]
@@ -69,6 +71,10 @@ def test_a_claim_that_is_missed_raises_with_the_same_words(value, bounds, words,
         {"equals": 1, "above": 0},
         {"equals": 1, "below": 2},
         {"above": 0, "tolerance": 1},
+        {"above": -math.inf},
+        {"above": 0, "below": math.inf},
+        {"equals": math.inf},
+        {"equals": 1, "tolerance": math.inf},
     ],
 )
 def test_a_claim_needs_a_bound_that_fits(bounds):

@@ -21,7 +21,6 @@ NULLS = {
     "accuracy, hint over AT, points",
     "CKA of the late layer, KD + AT over KD",
     "hint in the middle over KD, points",
-    "hint late over KD, points",
 }
 
 

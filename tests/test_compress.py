@@ -297,6 +297,31 @@ def test_integers_outside_the_grid_are_named():
         packed(torch.tensor([-1, 2], dtype=torch.int8), 2)
 
 
+def test_numbers_that_are_no_integers_are_named():
+    with pytest.raises(ValueError, match=r"integers: expected int8, got torch\.float32"):
+        packed(torch.tensor([1.7, -0.4]), 4)
+
+
+def test_a_relu_that_is_not_reached_is_named():
+    class GoesAround(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+            self.spare = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(ValueError, match=r"network: expected a forward pass through every nn\.ReLU"):
+        fake_quantized(GoesAround(), 4, torch.ones(2, 3))
+
+
+def test_a_layer_may_have_any_name():
+    network = fake_quantized(nn.ModuleDict({"original": nn.Linear(3, 2)}), 4)
+    load_packed_state(network, packed_state(network))
+    load_packed_state(network, packed_state(network))
+
+
 def test_bytes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"content: expected 3 bytes .* got shape \(2,\)"):
         unpacked(torch.zeros(2, dtype=torch.uint8), 4, (5,))

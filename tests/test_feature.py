@@ -519,6 +519,14 @@ def test_cka_of_constant_features_is_zero():
             facts.assert_finite(linear_cka, constant, teacher.to(dtype))
 
 
+@pytest.mark.parametrize("size", [1e-3, 3.0, 1e4])
+def test_cka_of_two_layers_that_collapsed_is_zero(size):
+    # equal rows, whose mean is rounded: what centring leaves of them is no signal, however it is scaled
+    student, teacher = (size * facts.random_tensor(1, d, seed=d, dtype=torch.float32) for d in (32, 64))
+    assert linear_cka(student.expand(100, -1), teacher.expand(100, -1)) == 0
+    assert linear_cka(student.expand(100, -1).double(), teacher.expand(100, -1).double()) == 0
+
+
 # Bad input
 
 
@@ -749,6 +757,15 @@ def test_tap_names_the_nearest_layer():
             FeatureTap(model, {"x": wrong})
     with pytest.raises(ValueError, match="expected the path of a layer of ReLU, got 'stages'"):
         FeatureTap(nn.ReLU(), {"x": "stages"})
+
+
+@pytest.mark.parametrize("container", [nn.ModuleDict({"net": nn.ReLU()}), nn.ModuleList([nn.ReLU()])])
+def test_tap_refuses_what_is_never_called(container):
+    # without its call nothing says that a new batch began: an old one's features could be read
+    with pytest.raises(
+        ValueError, match=f"model: expected a module that is called, got a {type(container).__name__}"
+    ):
+        FeatureTap(container, {"x": next(iter(dict(container.named_children())))})
 
 
 def test_tap_read_too_early_or_by_a_wrong_name():

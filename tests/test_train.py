@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 from kdutils.data import batches
 from kdutils.response import kd_loss
@@ -115,6 +115,9 @@ def test_a_distributed_sampler_is_told_the_epoch():
     sampler = DistributedSampler(dataset, num_replicas=2, rank=1)
     fit(small_net(), DataLoader(dataset, batch_size=10, sampler=sampler), labels_only, steps=5, lr=0.01)
     assert sampler.epoch == 2
+    in_batches = DataLoader(dataset, batch_sampler=BatchSampler(sampler, 10, drop_last=False))
+    fit(small_net(), in_batches, labels_only, steps=7, lr=0.01)
+    assert sampler.epoch == 3
 
 
 def test_a_list_of_tuples_is_gone_through_again_and_again():
@@ -380,6 +383,7 @@ def test_an_error_in_the_loss_is_the_readers_own_and_leaves_eval_mode():
         ({"lr": 0.0}, "lr: .*got 0"),
         ({"lr": -0.1}, r"lr: .*got -0\.1"),
         ({"lr": math.nan}, "lr: .*got nan"),
+        ({"lr": math.inf}, "lr: .*got inf"),
     ],
 )
 def test_bad_settings_are_named(setting, naming):
@@ -387,6 +391,19 @@ def test_bad_settings_are_named(setting, naming):
     with pytest.raises(ValueError, match=naming):
         fit(model, labelled(), labels_only, **{"steps": 3, "lr": 0.01, **setting})
     assert torch.equal(state(model), state(small_net()))
+
+
+def test_terms_that_change_their_names_are_told():
+    seen = []
+
+    def starts_late(model, inputs, labels):
+        seen.append(len(inputs))
+        terms = two_terms(model, inputs, labels)
+        return terms if len(seen) > 2 else {"hard": terms["hard"]}
+
+    told = "expected in step 2 the terms of the steps before, ['hard', 'loss'], got ['hard', 'loss', 'size']"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        fit(small_net(), labelled(), starts_late, steps=4, lr=0.01)
 
 
 @pytest.mark.parametrize("empty", [[], iter([]), DataLoader(TensorDataset(INPUTS[:0]))])
@@ -489,6 +506,13 @@ def test_predict_takes_another_forward_and_tuples():
 
 def test_predict_takes_a_model_without_parameters():
     assert predict(nn.Flatten(), torch.ones(3, 2, 2)).shape == (3, 4)
+
+
+def test_predict_refuses_what_has_no_entry_for_every_image():
+    with pytest.raises(ValueError, match=re.escape(f"an entry for each of {N} images, got (5,)")):
+        predict(nn.Flatten(), INPUTS[:, :5], forward=lambda inputs: inputs.mean(dim=0))
+    with pytest.raises(ValueError, match="forward: expected a tensor or a tuple of tensors, got a list"):
+        predict(nn.Flatten(), INPUTS, forward=lambda inputs: [inputs])
 
 
 def test_predict_refuses_no_images():

@@ -19,11 +19,12 @@ def check(
     """Prints the claim, the value, the bound and ✓; raises ClaimFailed with the same words when it is missed.
 
     above, below: strict bounds; both together make an interval.   equals: within `tolerance`, inclusive.
-    A value that is not a number misses every bound.
-    Raises ValueError where no bound is given, `equals` stands beside another bound, or `tolerance`
-    without `equals`.
+    A value that is not finite misses every bound.
+    Raises ValueError where no bound is given, one is infinite, `equals` stands beside another bound, or
+    `tolerance` without `equals`.
     """
-    if (equals is None) == (above is None and below is None) or (equals is None and tolerance):
+    infinite = any(bound is not None and math.isinf(bound) for bound in (above, below, equals, tolerance))
+    if infinite or (equals is None) == (above is None and below is None) or (equals is None and tolerance):
         raise ValueError(
             "expected `equals`, with or without `tolerance`, or `above` and/or `below`; "
             "a claim needs a bound that it can miss"
