@@ -40,7 +40,8 @@ SECTIONS = {
         "Nothing is to be learned from the teacher. In every notebook claims must fail: 0/17 is a miss.\n"
         "Two are none: 03 asks which pictures belong together, not what they are called, so that permuted\n"
         "classes teach the same; and the gains of 05 are those of `dml_loss`, while what `kd_loss` brings\n"
-        "there, with the ensemble as the teacher, is reported as not settled.",
+        "there, with the ensemble as the teacher, is reported as not settled. One network for all was made\n"
+        "for what 00 says of sizes: no student is smaller than its teacher there, and none is run elsewhere.",
         faults.TAUGHT_NOTHING,
     ),
     "The teaching is bent": (

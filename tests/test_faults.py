@@ -154,6 +154,16 @@ def test_a_notebook_without_a_teacher_is_not_run_under_a_spoiled_one(tmp_path):
     assert faults.outcome_under(named, "classes permuted").claims == {"cell 1 runs": False}
 
 
+def test_a_fault_made_for_one_notebook_is_not_run_in_another(tmp_path):
+    for fault, home in faults.MADE_FOR.items():
+        assert (faults.NOTEBOOKS / f"{home}.ipynb").exists()
+        broken = new_notebook(cells=[new_code_cell("1 / 0")])
+        elsewhere = write(broken, tmp_path / "01_elsewhere.ipynb")
+        assert faults.outcome_under(elsewhere, fault) == faults.Outcome({}, reached=False, values={})
+        there = write(broken, tmp_path / f"{home}.ipynb")
+        assert faults.outcome_under(there, fault).claims == {"cell 1 runs": False}
+
+
 def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
     package = Path(kdutils.__file__).parent
     for name, home in {"load_teacher": "models.py", "load_encoder": "encoder.py"}.items():
