@@ -385,6 +385,7 @@ def _require_share(sparsity: float) -> None:
 def _require_channels(name: str, channels: Tensor, count: int) -> None:
     if (
         channels.dim() != 1
+        or channels.dtype == torch.bool  # a mask of two channels looks like two indices
         or not 0 < len(channels) == len(channels.unique())
         or not 0 <= int(channels.min()) <= int(channels.max()) < count
     ):

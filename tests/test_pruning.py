@@ -180,6 +180,7 @@ def test_a_rounded_network_without_channels_is_trained_and_packed():
         ({"stages.0.0": torch.tensor([0, 0])}, "different channels"),
         ({"stages.0.0": torch.tensor([4])}, "from 0 to 3"),
         ({"stages.0.0": torch.tensor([[0]])}, "different channels"),
+        ({"stages.0.0": torch.tensor([True, False])}, "different channels"),
     ],
 )
 def test_channels_that_do_not_fit_are_named(kept, said):
