@@ -1,5 +1,7 @@
 """The claims of notebook 01 fail where the distillation is removed, or the teacher's classes permuted."""
 
+import mutants
+import pytest
 from faults import NOTEBOOKS
 
 NOTEBOOK = NOTEBOOKS / "01_response_knowledge.ipynb"
@@ -12,6 +14,12 @@ CLOSED_FORMS = {
     "DKD: the library's value over this one",
     "DIST: the library's value over this one",
 }
+# What is said of `kd_loss` itself: T², and a sum over the classes.
+FORMULA = {
+    "and so does the form used from here on, kd_loss",
+    "kd_loss at T = 1000 over the squared distance",
+    "KD, standardised: the library's value over this one",
+}
 # What distillation does not do: the unseen class stays hidden behind a bias, more labels leave less to add.
 # Neither is a gain; with a faulty teacher either may come out by chance.
 LIMITS = {
@@ -23,3 +31,9 @@ LIMITS = {
 def test_no_claim_of_a_gain_survives_a_fault(survivors):
     assert survivors <= CLOSED_FORMS | LIMITS
     assert survivors >= {claim for claim in CLOSED_FORMS if claim.startswith(("DKD", "DIST"))}  # it did run
+
+
+@pytest.mark.parametrize("fault", ["T² dropped", "mean over classes"])
+def test_what_is_said_of_the_formula_fails_where_the_loss_has_another_scale(fault):
+    claims = mutants.claims_under(NOTEBOOK, fault)
+    assert {claim for claim, holds in claims.items() if not holds} >= FORMULA
