@@ -123,6 +123,11 @@ def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
     return runs[fault].claims
 
 
+def claims_that_fail(notebook: Path, fault: str) -> set[str]:
+    """The claims that do not hold when the notebook is run under the fault; raises as `claims_under`."""
+    return {claim for claim, holds in claims_under(notebook, fault).items() if not holds}
+
+
 def missing_jobs(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> list[Job]:
     """All runs that are not on file."""
     kept = {notebook: kept_runs(notebook, folder) for notebook in notebooks}

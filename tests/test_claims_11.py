@@ -1,5 +1,7 @@
 """The claims of notebook 11 fail with a teacher whose classes are permuted, or with zeroed losses."""
 
+import mutants
+import pytest
 from faults import NOTEBOOKS
 
 NOTEBOOK = NOTEBOOKS / "11_silent_failures.ipynb"
@@ -35,6 +37,14 @@ CHECKS = {
     "padding counted: nonsense at padding changes the loss by, nats",
     "padding left out: it changes the loss by, nats",
 }
+# What the test bench and the audit say of the library's own loss, which they have to pass as right.
+RIGHT_LOSS = {
+    "kd_loss over the written-out sum at T = 4",
+    "kd_loss over the written-out sum at T = 20",
+    "checks passed by the right loss, of six",
+    "slips that it finds in the right loss",
+    "slips named in the right loss",
+}
 # Repairs said not to be shown to help: so they are without a teacher.
 NULLS = {
     "train mode, shuffled: repair, mean in points",
@@ -55,3 +65,8 @@ WITHOUT_TEACHER = {
 def test_no_repair_is_worth_anything_without_a_teacher_that_is_heard(survivors):
     assert survivors <= CHECKS | NULLS | TOY | WITHOUT_TEACHER
     assert survivors >= TOY | {"softmax twice: equals the sum"}  # the notebook did run under the faults
+
+
+@pytest.mark.parametrize("fault", ["T² dropped", "mean over classes"])
+def test_bench_and_audit_find_the_slip_in_the_library_itself(fault):
+    assert mutants.claims_that_fail(NOTEBOOK, fault) >= RIGHT_LOSS
