@@ -44,19 +44,19 @@ def fit(
     model: anything whose parameters are to be trained: a network, a `ModuleList` of peers, a `ModuleDict` of
     student and regressor, a network wrapped in `DistributedDataParallel`. It stays on its device.
     batches: any re-iterable of tuples of tensors, in memory or a `DataLoader`; gone through again and again.
-    loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised, the
-    same names in every step.
+    loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised.
     steps: number of optimizer steps.   lr: peak learning rate of the one-cycle schedule.
     teacher: None where its knowledge is cached in the batches. A module on the model's device is put in eval
     mode, run without gradient on the first tensor of every batch, and its output is appended to the batch.
 
     Optimizer: AdamW under PyTorch's one-cycle schedule (a quarter of the steps to warm up, then a cosine to
     zero; Adam's first beta falls from .95 to .85 and returns).
-    Returns a dict of lists, one number a step: "loss", and one entry for every named term.
-    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar, depends on no
-    trainable parameter or changes the names of its terms; FloatingPointError, naming step and term, for a
-    loss that is not finite (before it reaches the parameters; batch norm's running statistics have seen the
-    batch already); TrainingInterrupted, with the history so far, on an interrupt.
+    Returns a dict of lists, one number a step: "loss", and one entry for every named term, NaN in the steps
+    that were without it.
+    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar or depends on
+    no trainable parameter; FloatingPointError, naming step and term, for a loss that is not finite (before it
+    reaches the parameters; batch norm's running statistics have seen the batch already);
+    TrainingInterrupted, with the history so far, on an interrupt.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Smith and Topin 2018 (one-cycle schedule).
     """
@@ -87,14 +87,13 @@ def fit(
                 first, *others = terms.values()
                 loss = sum(others, start=first)
                 values = {name: term.item() for name, term in (terms | {"loss": loss}).items()}
-                _require_same_names(values, history, step)
                 _require_finite(values, step, batch, model)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                for name, value in values.items():
-                    history.setdefault(name, []).append(value)
+                for name in history | values:
+                    history.setdefault(name, [math.nan] * step).append(values.get(name, math.nan))
     except KeyboardInterrupt as interrupt:
         raise TrainingInterrupted(len(history.get("loss", [])), steps, history) from interrupt
     finally:
@@ -187,15 +186,6 @@ def _named_terms(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
             "got one without gradient (all frozen, detached, or computed without gradient)"
         )
     return terms
-
-
-def _require_same_names(values: dict[str, float], history: History, step: int) -> None:
-    """Raises ValueError for other terms than in the steps before: their curves would have other steps."""
-    if history and values.keys() != history.keys():
-        raise ValueError(
-            f"loss_fn: expected in step {step} the terms of the steps before, {sorted(history)}, "
-            f"got {sorted(values)}"
-        )
 
 
 def _require_finite(values: dict[str, float], step: int, batch: tuple[Tensor, ...], model: nn.Module) -> None:
