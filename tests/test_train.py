@@ -404,10 +404,8 @@ def test_a_term_has_a_number_in_every_step_also_where_it_starts_late_or_ends_ear
     history = fit(small_net(), labelled(), now_and_then, steps=6, lr=0.01)
     assert {name: len(curve) for name, curve in history.items()} == {"hard": 6, "size": 6, "loss": 6}
     assert [math.isfinite(value) for value in history["size"]] == [False, False, True, True, False, False]
-    both = [
-        hard + (size if math.isfinite(size) else 0) for hard, size in zip(*map(history.get, ("hard", "size")))
-    ]
-    assert history["loss"] == pytest.approx(both)
+    together = torch.tensor([history["hard"], history["size"]]).nansum(dim=0)
+    assert history["loss"] == pytest.approx(together.tolist())
 
 
 @pytest.mark.parametrize("empty", [[], iter([]), DataLoader(TensorDataset(INPUTS[:0]))])
