@@ -121,6 +121,24 @@ def test_a_distributed_sampler_is_told_the_epoch():
     assert sampler.epoch == 3
 
 
+def test_a_sampler_of_whole_batches_is_told_the_epoch():
+    whole = [(INPUTS[i : i + 10], LABELS[i : i + 10]) for i in range(0, N, 10)]
+    sampler = DistributedSampler(whole, num_replicas=1, rank=0)
+    fit(small_net(), DataLoader(whole, batch_size=None, sampler=sampler), labels_only, steps=9, lr=0.01)
+    assert sampler.epoch == 2
+
+
+def test_a_batch_sampler_that_shuffles_by_epoch_is_told_it():
+    class ByEpoch(BatchSampler):
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+    batch_sampler = ByEpoch(range(N), 10, drop_last=False)
+    loader = DataLoader(TensorDataset(INPUTS, LABELS), batch_sampler=batch_sampler)
+    fit(small_net(), loader, labels_only, steps=9, lr=0.01)
+    assert batch_sampler.epoch == 2
+
+
 def test_a_list_of_tuples_is_gone_through_again_and_again():
     pairs = [(INPUTS[:8], LABELS[:8]), (INPUTS[8:16], LABELS[8:16])]
     assert len(fit(small_net(), pairs, labels_only, steps=5, lr=0.01)["loss"]) == 5
