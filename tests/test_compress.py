@@ -317,9 +317,13 @@ def test_a_relu_that_is_not_reached_is_named():
 
 
 def test_a_layer_may_have_any_name():
-    network = fake_quantized(nn.ModuleDict({"original": nn.Linear(3, 2)}), 4)
-    load_packed_state(network, packed_state(network))
-    load_packed_state(network, packed_state(network))
+    network = fake_quantized(nn.ModuleDict({"net": nn.ModuleDict({"original": nn.Linear(3, 2)})}), 4)
+    layer = network.get_submodule("net.original")
+    before, stored = layer.weight.detach().clone(), packed_state(network)
+    layer.parametrizations["weight"].original.data.zero_()
+    load_packed_state(network, stored)
+    assert layer.weight.any()
+    torch.testing.assert_close(layer.weight, before)
 
 
 def test_bytes_that_do_not_fit_are_named():
