@@ -22,9 +22,10 @@ from jupyter_client.manager import start_new_kernel
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdutils.data import Batches, batches, fashion_mnist, labelled_subset, normalised
-from kdutils.models import ConvNet, load_teacher, small_cnn
-from kdutils.response import kd_loss
+from kdutils.batches import Batches, batches
+from kdutils.course.data import fashion_mnist, labeled_subset, normalize_fashion_mnist
+from kdutils.course.models import ConvNet, load_teacher, small_cnn
+from kdutils.losses import kd_loss
 from kdutils.train import fit, predict
 
 ROUNDS, STEPS, LR, BATCH_SIZE = 30, 40, 0.06, 64
@@ -95,15 +96,17 @@ def ratio(times: list[float], reference: list[float]) -> tuple[float, float, flo
 
 def step_times() -> dict[str, list[float]]:
     """CPU times of STEPS training steps of the smallest student."""
-    images, labels = labelled_subset(fashion_mnist().pool, 2_000, seed=0)
+    images, labels = labeled_subset(fashion_mnist().pool, 2_000, seed=0)
     teacher = load_teacher()
-    teacher_logits = predict(teacher, images)
+    teacher_logits = predict(teacher, images, transform=normalize_fashion_mnist)
 
     def plain_batches() -> Batches:
-        return batches(images, labels, batch_size=BATCH_SIZE, seed=0)
+        return batches(images, labels, batch_size=BATCH_SIZE, seed=0, transform=normalize_fashion_mnist)
 
     def cached_batches() -> Batches:
-        return batches(images, labels, teacher_logits, batch_size=BATCH_SIZE, seed=0)
+        return batches(
+            images, labels, teacher_logits, batch_size=BATCH_SIZE, seed=0, transform=normalize_fashion_mnist
+        )
 
     return interleaved(
         {
@@ -117,9 +120,11 @@ def step_times() -> dict[str, list[float]]:
 
 def epoch_times() -> dict[str, list[float]]:
     """CPU times of going once through 2,000 shuffled images."""
-    images, labels = labelled_subset(fashion_mnist().pool, 2_000, seed=0)
-    in_memory = batches(images, labels, batch_size=BATCH_SIZE, seed=0)
-    loader = DataLoader(TensorDataset(normalised(images), labels), batch_size=BATCH_SIZE, shuffle=True)
+    images, labels = labeled_subset(fashion_mnist().pool, 2_000, seed=0)
+    in_memory = batches(images, labels, batch_size=BATCH_SIZE, seed=0, transform=normalize_fashion_mnist)
+    loader = DataLoader(
+        TensorDataset(normalize_fashion_mnist(images), labels), batch_size=BATCH_SIZE, shuffle=True
+    )
 
     def go_through(batches: Batches | DataLoader) -> None:
         for _ in batches:
@@ -132,12 +137,12 @@ KERNEL_STAGES = {
     "a kernel": "",
     "import torch": "import torch",
     "import kdutils": "import kdutils",
-    "matplotlib, sliders, tables": "import kdutils.plot, kdutils.widgets, pandas, scipy.special",
-    "all images": "from kdutils.data import fashion_mnist\nparts = fashion_mnist()",
-    "the teacher": "from kdutils.models import load_teacher\nteacher = load_teacher()",
+    "matplotlib, sliders, tables": "import kdutils.course.plot, kdutils.course.widgets, pandas",
+    "all images": "from kdutils.course.data import fashion_mnist\nparts = fashion_mnist()",
+    "the teacher": "from kdutils.course.models import load_teacher\nteacher = load_teacher()",
     "its logits for 20,000 images": (
-        "from kdutils.train import predict\ntorch.set_num_threads(1)\n"
-        "teacher_logits = predict(teacher, parts.pool.images)"
+        "from kdutils.train import predict\nfrom kdutils.course.data import normalize_fashion_mnist\ntorch.set_num_threads(1)\n"
+        "teacher_logits = predict(teacher, parts.pool.images, transform=normalize_fashion_mnist)"
     ),
 }
 
@@ -179,7 +184,7 @@ def report() -> str:
         ("`fit` / the same loop written by hand", ratio(steps["fit"], steps["by hand"]), "≤ 1.03"),
         ("distillation step, cached teacher / plain step", ratio(steps["cached"], steps["fit"]), "≤ 1.06"),
         ("distillation step, teacher run in every step / plain step", ratio(steps["live"], steps["fit"]), ""),
-        ("`DataLoader(TensorDataset)` / `data.batches`", ratio(epochs["loader"], epochs["batches"]), ""),
+        ("`DataLoader(TensorDataset)` / `batches`", ratio(epochs["loader"], epochs["batches"]), ""),
     ]
     lines = ["| speed | ratio | quartiles | budget |", "|---|---|---|---|"]
     lines += [

@@ -5,7 +5,6 @@ float32 with rounded numbers ("fake" quantization): what they lose in accuracy i
 """
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch.nn.utils import parametrize
 
 from kdutils._modes import eval_mode
 from kdutils._validate import require_count, require_finite, require_matrix
-from kdutils.models import ConvNet
 
 _CLIPPING_SHARES = torch.linspace(0.05, 1, 20).tolist()
 
@@ -98,7 +96,7 @@ class FakeQuantize(nn.Module):
         return f"bits={self.bits}, signed={self.signed}"
 
 
-def fake_quantized(network: nn.Module, bits: int, images: Tensor | None = None) -> nn.Module:
+def fake_quantize(network: nn.Module, bits: int, images: Tensor | None = None) -> nn.Module:
     """A copy whose weights, and with `images` also its activations, are rounded to `bits` bits.
 
     Every `Conv2d` and `Linear` rounds its weight, one step per output channel. Given images, every
@@ -154,7 +152,7 @@ def _round_after_relu(network: nn.Module, bits: int, images: Tensor) -> None:
         sequential.insert(list(sequential).index(relu) + 1, FakeQuantize(scales[relu], bits, signed=False))
 
 
-def folded(network: nn.Module) -> nn.Module:
+def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy, in eval mode, in which every batch norm is folded into the convolution before it.
 
     In eval mode a batch norm multiplies every channel by a number and adds another, so that both can be part
@@ -191,13 +189,13 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
     weight: Tensor = conv.weight
     if parametrize.is_parametrized(conv, "weight"):
-        weight, quantizer = _rounded_weight(conv)
+        weight, quantizer = rounded_weight(conv)
         # a channel that is multiplied by zero has the integer zero on any grid
         quantizer.scale.mul_(torch.where(factor == 0, torch.ones_like(factor), factor.abs()))
     weight.mul_(factor.reshape(-1, 1, 1, 1))
 
 
-def packed(integers: Tensor, bits: int) -> Tensor:
+def pack_integers(integers: Tensor, bits: int) -> Tensor:
     """Bytes, uint8, that hold the signed integers of a `bits`-bit grid one after another without gaps.
 
     integers: any shape, int8.   Raises ValueError for integers outside the grid, or another dtype.
@@ -215,8 +213,8 @@ def packed(integers: Tensor, bits: int) -> Tensor:
     return (digits << torch.arange(8, device=digits.device)).sum(dim=1).to(torch.uint8)
 
 
-def unpacked(content: Tensor, bits: int, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The integers, int8, of the given shape that `packed` put into bytes.
+def unpack_integers(content: Tensor, bits: int, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The integers, int8, of the given shape that `pack_integers` put into bytes.
 
     Raises ValueError where the number of bytes does not belong to that shape.
     """
@@ -242,7 +240,7 @@ def packed_state(network: nn.Module) -> dict[str, Tensor]:
     """
     state = dict(network.state_dict())
     for key, quantizer in _weight_quantizers(network):
-        state[key] = packed(quantizer.integers(state[key]), quantizer.bits)
+        state[key] = pack_integers(quantizer.integers(state[key]), quantizer.bits)
     return state
 
 
@@ -255,12 +253,12 @@ def load_packed_state(network: nn.Module, state: dict[str, Tensor]) -> None:
     state = dict(state)
     for key, quantizer in _weight_quantizers(network):
         scale = state[key.removesuffix("original") + "0.scale"]
-        integers = unpacked(state[key], quantizer.bits, shapes[key])
+        integers = unpack_integers(state[key], quantizer.bits, shapes[key])
         state[key] = integers * scale.reshape(-1, *[1] * (integers.dim() - 1))
     network.load_state_dict(state)
 
 
-def _rounded_weight(layer: nn.Module) -> tuple[Tensor, FakeQuantize]:
+def rounded_weight(layer: nn.Module) -> tuple[Tensor, FakeQuantize]:
     """A layer's weight in full precision, and what rounds it."""
     assert isinstance(layer.parametrizations, nn.ModuleDict)
     parametrization = layer.parametrizations["weight"]
@@ -272,12 +270,12 @@ def _rounded_weight(layer: nn.Module) -> tuple[Tensor, FakeQuantize]:
 def _weight_quantizers(network: nn.Module) -> list[tuple[str, FakeQuantize]]:
     """The state's key of every fake-quantized weight, and what rounds it."""
     found = [
-        (f"{name}.parametrizations.weight.original", _rounded_weight(module)[1])
+        (f"{name}.parametrizations.weight.original", rounded_weight(module)[1])
         for name, module in network.named_modules()
         if parametrize.is_parametrized(module, "weight")
     ]
     if not found:
-        raise ValueError("network: expected fake-quantized weights (see `fake_quantized`), got none")
+        raise ValueError("network: expected fake-quantized weights (see `fake_quantize`), got none")
     return found
 
 
@@ -289,7 +287,7 @@ def magnitude_masks(network: nn.Module, sparsity: float) -> dict[str, Tensor]:
 
     Source: Han, Pool, Tran and Dally 2015, arXiv:1506.02626. Written out in notebook 10.
     """
-    _require_share(sparsity)
+    require_share(sparsity)
     magnitudes = {
         name: module.weight.detach().abs()
         for name, module in network.named_modules()
@@ -307,89 +305,6 @@ def magnitude_masks(network: nn.Module, sparsity: float) -> dict[str, Tensor]:
     }
 
 
-def strongest_channels(network: ConvNet, sparsity: float) -> dict[str, Tensor]:
-    """Which channels of every convolution stay, sorted: convolution's name → their indices.
-
-    sparsity: share of the channels that goes, in [0, 1), rounded to whole channels in each convolution; one
-    stays at least. Those with the smallest sum of absolute weights go.
-    Raises ValueError for a share out of range.
-
-    Source: Li et al. 2017, arXiv:1608.08710. Written out in notebook 10.
-    """
-    _require_share(sparsity)
-    kept = {}
-    for name, conv in network.named_modules():
-        if isinstance(conv, nn.Conv2d):
-            strength = conv.weight.detach().abs().sum(dim=(1, 2, 3))
-            count = max(1, len(strength) - round(sparsity * len(strength)))
-            kept[name] = strength.topk(count).indices.sort().values
-    return kept
-
-
-def without_channels(network: ConvNet, kept: Mapping[str, Tensor]) -> ConvNet:
-    """A smaller copy of a `ConvNet`, from which whole channels are gone: fewer weights, fewer operations.
-
-    kept: name of a convolution ("stages.0.0") → indices of the output channels that stay, in their order.
-    A convolution that is not named keeps all. The next layer loses the inputs that no longer arrive.
-    The copy equals the network whose removed channels are set to zero after each ReLU. A fake-quantized
-    network (see `fake_quantized`) keeps the steps of what stays.
-    Raises ValueError for a name that is no convolution of the network, or an empty or invalid selection.
-
-    Written out in notebook 10.
-    """
-    network = copy.deepcopy(network)
-    names = {module: name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    if unknown := kept.keys() - set(names.values()):
-        raise ValueError(f"kept: expected names among {list(names.values())}, got {sorted(unknown)}")
-    arriving = torch.arange(1)  # the image's one channel
-    for module in network.stages.modules():
-        if isinstance(module, nn.Conv2d):
-            staying = kept.get(names[module], torch.arange(module.out_channels))
-            _require_channels(names[module], staying, module.out_channels)
-            _cut(module, staying, arriving)
-            module.in_channels, module.out_channels = len(arriving), len(staying)
-            arriving = staying
-        elif isinstance(module, nn.BatchNorm2d):  # follows the convolution whose channels it scales
-            for name, values in list(module.named_parameters()):
-                setattr(module, name, _part(values, values[arriving]))
-            for name in ("running_mean", "running_var"):
-                setattr(module, name, getattr(module, name)[arriving])
-            module.num_features = len(arriving)
-    _cut(network.classifier, torch.arange(network.classifier.out_features), arriving)
-    network.classifier.in_features = len(arriving)
-    return network
-
-
-def _cut(layer: nn.Conv2d | nn.Linear, outputs: Tensor, inputs: Tensor) -> None:
-    """Leaves a layer only the named outputs and inputs, in place."""
-    if parametrize.is_parametrized(layer, "weight"):
-        weight, quantizer = _rounded_weight(layer)
-        assert isinstance(layer.parametrizations, nn.ModuleDict)
-        layer.parametrizations["weight"].original = _part(weight, weight[outputs][:, inputs])
-        quantizer.scale, quantizer.zero_point = quantizer.scale[outputs], quantizer.zero_point[outputs]
-    else:
-        layer.weight = _part(layer.weight, layer.weight[outputs][:, inputs])
-    if layer.bias is not None:
-        layer.bias = _part(layer.bias, layer.bias[outputs])
-
-
-def _part(parameter: Tensor, part: Tensor) -> nn.Parameter:
-    return nn.Parameter(part.detach().clone(), requires_grad=parameter.requires_grad)
-
-
-def _require_share(sparsity: float) -> None:
+def require_share(sparsity: float) -> None:
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity: expected a share in [0, 1), got {sparsity}")
-
-
-def _require_channels(name: str, channels: Tensor, count: int) -> None:
-    if (
-        channels.dim() != 1
-        or channels.dtype == torch.bool  # a mask of two channels looks like two indices
-        or not 0 < len(channels) == len(channels.unique())
-        or not 0 <= int(channels.min()) <= int(channels.max()) < count
-    ):
-        raise ValueError(
-            f"kept: expected different channels from 0 to {count - 1}, at least one, for {name}, "
-            f"got {channels.tolist()}"
-        )

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
+from kdutils._numerics import at_least_float32, inner_products, unit_vectors
 from kdutils._validate import (
     require_count,
     require_finite,
     require_labels,
     require_matrix,
+    require_same_batch,
     require_same_shape,
 )
 
@@ -124,3 +126,34 @@ def _require_logits(logits: Tensor, labels: Tensor) -> None:
     require_matrix("logits", logits)
     require_labels(labels, *logits.shape)
     require_finite("logits", logits)
+
+
+def linear_cka(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Similarity of two representations of the same N samples, from 0 to 1: linear centred kernel alignment.
+
+        Σ_ij S_ij · T_ij / (‖S‖ · ‖T‖)
+
+    student_features, teacher_features: shapes (N, ...) with the same N ≥ 2 and any number of features each.
+    S and T are the N×N inner products of the centred features: they say which samples a layer takes to be
+    alike, and the measure is the cosine between the student's and the teacher's. Rotating the features,
+    scaling all of them alike or adding a constant changes nothing. No gradient reaches the teacher.
+    Returns a 0-dim tensor of the student's dtype; 0 if one of them gives all samples the same features.
+    Raises ValueError if N differs or is below 2.
+
+    Source: Kornblith et al. 2019. Written out in notebook 02.
+    """
+    require_same_batch(
+        "student_features", student_features, "teacher_features", teacher_features, min_samples=2
+    )
+    student = unit_vectors(_centred_gram(student_features).flatten())
+    teacher = unit_vectors(_centred_gram(teacher_features.detach()).flatten())
+    return (student * teacher).sum().to(student_features.dtype)
+
+
+def _centred_gram(features: Tensor) -> Tensor:
+    rows = at_least_float32(features).flatten(1)
+    centred = rows - rows.mean(dim=0)
+    # what is left of equal rows is rounding error: at unit length it would look like a signal
+    is_constant = centred.norm() <= 10 * torch.finfo(rows.dtype).eps * rows.norm()
+    centred = torch.where(is_constant, 0.0, centred)
+    return inner_products(centred, centred)

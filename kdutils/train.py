@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
 from kdutils._validate import require_count, require_positive
-from kdutils.data import batches as in_memory_batches
+from kdutils.batches import batches as in_memory_batches
 
 History = dict[str, list[float]]
 LossFunction = Callable[..., Tensor | dict[str, Tensor]]
@@ -106,12 +106,16 @@ def fit(
 
 
 def predict(
-    model: nn.Module, images: Tensor, forward: Callable[[Tensor], Any] | None = None, batch_size: int = 500
+    model: nn.Module,
+    images: Tensor,
+    forward: Callable[[Tensor], Any] | None = None,
+    batch_size: int = 500,
+    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Any:
     """What a frozen model says about images, computed once: logits (N, K), or whatever `forward` returns.
 
     model: put in eval mode while it runs, without gradient, on its own device; its mode is restored.
-    images: (N, ...) on the CPU; uint8 images are normalised batch by batch.
+    images: (N, ...) on the CPU.   transform: what becomes of every batch first, normalizing pixels, say.
     forward: None for the model itself; else a function of a batch of images that returns a tensor or a tuple
     of tensors with N as first dimension, such as `model.embed`.
     Returns a tensor, or a tuple of tensors, on the CPU, in the images' order.
@@ -122,7 +126,10 @@ def predict(
     forward = model if forward is None else forward
     device = next(model.parameters(), images).device
     with torch.no_grad(), eval_mode(model):
-        pieces = [forward(batch.to(device)) for (batch,) in in_memory_batches(images, batch_size=batch_size)]
+        pieces = [
+            forward(batch.to(device))
+            for (batch,) in in_memory_batches(images, batch_size=batch_size, transform=transform)
+        ]
     if isinstance(pieces[0], tuple):
         return tuple(_joined(column, len(images)) for column in zip(*pieces, strict=True))
     return _joined(pieces, len(images))
@@ -163,7 +170,7 @@ def _endless(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ..
         if empty:
             raise ValueError(
                 f"batches: ran out in epoch {epoch}; expected a non-empty re-iterable (a list, a DataLoader, "
-                "data.batches), not a generator that is used up"
+                "batches), not a generator that is used up"
             )
         epoch += 1
 

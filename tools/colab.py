@@ -22,7 +22,7 @@ from replacing import replace
 from store_notebooks import ROOT, NotebookFailure, cleared, executed
 
 ENVIRONMENT = ROOT / ".venv-colab"
-WHERE = "import kdutils, kdutils.data; print(kdutils.data.data_dir())"
+WHERE = "import kdutils, kdutils.course.data; print(kdutils.course.data.data_dir())"
 
 
 def colab_python() -> Path:

@@ -3,7 +3,7 @@
     pip download --no-deps --no-binary :all: vaderSentiment==3.2.1
     python tools/make_text_table.py vaderSentiment-3.2.1.tar.gz
 
-It prints the checksum that kdutils/text.py expects.
+It prints the checksum that kdutils/course/text.py expects.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from replacing import replace
 
-from kdutils.data import data_dir
+from kdutils.course.data import data_dir
 
 SOURCE_SHA256 = "5dce530a78315563f8b3cd01033bbdd3bf4985fabf359ca68d4167728081c803"
 ARCHIVE = "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz"

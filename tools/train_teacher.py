@@ -19,8 +19,9 @@ from torch import Tensor
 
 import kdutils
 from kdutils import evaluate
-from kdutils.data import batches, data_dir, fashion_mnist
-from kdutils.models import ConvNet, teacher_cnn
+from kdutils.batches import batches
+from kdutils.course.data import data_dir, fashion_mnist, normalize_fashion_mnist
+from kdutils.course.models import ConvNet, teacher_cnn
 from kdutils.train import fit, predict
 
 SEED = 0
@@ -55,7 +56,9 @@ def trained_teacher(recipe: dict, seed: int = SEED) -> ConvNet:
             model(flipped_and_shifted(images) if recipe["flips_and_shifts"] else images), labels
         )
 
-    train_batches = batches(images, labels, batch_size=BATCH_SIZE, seed=seed)
+    train_batches = batches(
+        images, labels, batch_size=BATCH_SIZE, seed=seed, transform=normalize_fashion_mnist
+    )
     steps = recipe["epochs"] * len(train_batches)
     fit(teacher, train_batches, loss_fn, steps=steps, lr=recipe["lr"], weight_decay=recipe["weight_decay"])
     return teacher.to("cpu", memory_format=torch.contiguous_format)
@@ -66,7 +69,7 @@ def search() -> None:
     images, labels = fashion_mnist().validation
     for recipe in CANDIDATES:
         start = time.perf_counter()
-        logits = predict(trained_teacher(recipe), images)
+        logits = predict(trained_teacher(recipe), images, transform=normalize_fashion_mnist)
         print(
             f"{recipe}: validation {evaluate.accuracy(logits, labels):.2f} %, "
             f"loss {evaluate.negative_log_likelihood(logits, labels):.4f} nats, "
@@ -83,7 +86,7 @@ def store() -> None:
     measures = {}
     for name in ("validation", "test"):
         images, labels = getattr(parts, name)
-        logits = predict(teacher, images)
+        logits = predict(teacher, images, transform=normalize_fashion_mnist)
         measures[name] = {
             "accuracy_percent": round(evaluate.accuracy(logits, labels), 2),
             "negative_log_likelihood_nats": round(evaluate.negative_log_likelihood(logits, labels), 4),
@@ -92,7 +95,7 @@ def store() -> None:
             ),
         }
     card = {
-        "architecture": "kdutils.models.teacher_cnn",
+        "architecture": "kdutils.course.models.teacher_cnn",
         "parameters": evaluate.parameter_count(teacher),
         "trained_on": "Fashion-MNIST train[:38000]",
         "recipe": {"optimizer": "AdamW, one-cycle", "batch_size": BATCH_SIZE, "seed": SEED, **RECIPE},

@@ -133,7 +133,7 @@ def table(rows: list[list[nodes.Node]]) -> nodes.table:
 def course_map(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
     """The map as a drawing within the page, in which the names of the chapters are links."""
     matplotlib.use("agg")
-    from kdutils.course_map import course_map as drawn
+    from kdutils.course.course_map import course_map as drawn
 
     figure = drawn()
     present = {name.removeprefix(FOLDER)[:2]: name for name in chapter_names(app)}

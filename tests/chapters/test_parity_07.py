@@ -1,0 +1,106 @@
+"""The definitions in notebook 07 do what the text beside them says."""
+
+import pandas as pd
+import pytest
+import torch
+from faults import NOTEBOOKS
+from notebook_code import definition
+from torch import nn
+
+from kdutils import evaluate
+from kdutils.course import models
+from kdutils.losses import kd_loss
+
+NOTEBOOK = NOTEBOOKS / "07_smaller_student.ipynb"
+IMAGES = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def network(width, layers, seed=0):
+    return definition(NOTEBOOK, "network", models=models)(width, layers, seed)
+
+
+def copied(student, teacher):
+    return definition(NOTEBOOK, "copied_from")(student, teacher)
+
+
+@pytest.fixture
+def teacher():
+    """A network of the teacher's architecture whose batch norms have seen something."""
+    network = models.teacher_cnn(seed=5)
+    with torch.no_grad():
+        network(IMAGES)
+    return network.eval()
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5])
+def test_a_network_has_its_number_of_layers_and_ends_at_four_times_its_width(layers):
+    made = network(4, layers)
+    convolutions = [module for module in made.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == layers
+    assert (convolutions[0].out_channels, convolutions[-1].out_channels) == (4, 16)
+    assert made.stages(IMAGES).shape[2:] == (7, 7)
+
+
+def test_the_largest_network_is_the_teachers_architecture():
+    assert evaluate.parameter_count(network(32, 5)) == evaluate.parameter_count(models.teacher_cnn())
+
+
+def test_distilled_is_labels_and_kd_loss():
+    logits, teacher_logits = IMAGES.flatten(1)[:, :10], IMAGES.flatten(1)[:, 10:20]
+    labels = torch.arange(8)
+    distilled = definition(NOTEBOOK, "distilled", kd_loss=kd_loss)
+    expected = 0.1 * nn.functional.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, teacher_logits, 4.0)
+    torch.testing.assert_close(distilled(lambda images: logits, None, labels, teacher_logits), expected)
+
+
+def test_a_whole_copy_is_the_teacher(teacher):
+    with torch.no_grad():
+        torch.testing.assert_close(copied(network(32, 5).eval(), teacher)(IMAGES), teacher(IMAGES))
+
+
+def test_a_copy_with_fewer_layers_has_the_first_ones_of_every_stage(teacher):
+    student = copied(network(32, 3), teacher)
+    for theirs, own in zip(teacher.stages, student.stages, strict=True):
+        for name, values in own.state_dict().items():
+            assert torch.equal(values, theirs.state_dict()[name])
+
+
+def test_a_copy_of_channels_is_the_teacher_whose_other_channels_are_silent(teacher):
+    """A channel whose batch norm is zero sends nothing on: the rest computes as if it were not there."""
+    student = copied(network(8, 5).eval(), teacher)
+    with torch.no_grad():
+        for theirs, own in zip(teacher.stages, student.stages, strict=True):
+            for source, norm, target in zip(theirs, theirs[1:], own, strict=False):
+                if isinstance(source, nn.Conv2d):
+                    strength = source.weight.abs().sum(dim=(1, 2, 3))
+                    weaker = strength.argsort()[: len(strength) - target.out_channels]
+                    norm.weight[weaker] = norm.bias[weaker] = 0
+        torch.testing.assert_close(student(IMAGES), teacher(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_copying_leaves_the_teacher_as_it_was_and_shares_nothing_with_it(teacher):
+    before = {name: values.clone() for name, values in teacher.state_dict().items()}
+    student = copied(network(32, 5), teacher)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    assert all(torch.equal(values, before[name]) for name, values in teacher.state_dict().items())
+
+
+def test_a_shuffled_copy_has_the_copys_numbers_in_another_order(teacher):
+    shuffled_copy = definition(
+        NOTEBOOK, "shuffled_copy", copied_from=definition(NOTEBOOK, "copied_from"), source=teacher
+    )
+    pairs = zip(
+        shuffled_copy(network(8, 5), 0).parameters(), copied(network(8, 5), teacher).parameters(), strict=True
+    )
+    for shuffled, whole in pairs:
+        assert torch.equal(shuffled.flatten().sort().values, whole.flatten().sort().values)
+        assert whole.dim() < 4 or not torch.equal(shuffled, whole)
+
+
+def test_nobody_beats_a_point_on_the_front_and_somebody_every_other():
+    latency, accuracy = [3.0, 1.0, 2.0, 1.0, 4.0, 5.0], [80, 60, 70, 50, 79, 90]
+    points = pd.DataFrame({"latency_ms": latency, "accuracy": accuracy})
+    on_it = definition(NOTEBOOK, "front")(points)
+    assert on_it.index.tolist() == [1, 2, 0, 5]

@@ -1,0 +1,99 @@
+"""The definitions in notebook 11 equal the library's; its broken losses are broken in the way they say."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from faults import NOTEBOOKS
+from notebook_code import assert_same_loss, definition
+
+from kdutils.audit import audit
+from kdutils.course import models
+from kdutils.course.exercises import chapter11 as exercises
+from kdutils.losses import kd_loss
+
+NOTEBOOK = NOTEBOOKS / "11_silent_failures.ipynb"
+GENERATOR = torch.Generator().manual_seed(0)
+PAIRS = [tuple(3 * torch.randn(2, 8, 10, generator=GENERATOR, dtype=torch.float64)) for _ in range(3)]
+T = 4.0
+
+
+def from_notebook(name):
+    return definition(NOTEBOOK, name, kd_loss=kd_loss, T=T)
+
+
+def test_written_out_sum_equals_the_library():
+    for temperature in (1.0, 4.0, 20.0):
+        written_out = partial(from_notebook("kl_written_out"), temperature=temperature)
+        assert_same_loss(partial(kd_loss, temperature=temperature), written_out, PAIRS)
+
+
+@pytest.mark.parametrize("name", ["first_loss", "right_loss", "not_detached"])
+def test_right_losses_equal_the_library(name):
+    assert_same_loss(from_notebook(name), partial(kd_loss, temperature=T), PAIRS)
+
+
+FACTORS = {"without_t_squared": 1 / T**2, "mean_over_classes": 1 / 10}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_slips_of_scale_are_off_by_their_factor(name):
+    assert_same_loss(from_notebook(name), lambda s, t: FACTORS[name] * kd_loss(s, t, T), PAIRS)
+
+
+def test_reversed_kl_is_the_library_with_swapped_sides():
+    for student, teacher in PAIRS:
+        expected = T**2 * F.kl_div(
+            F.log_softmax(teacher / T, 1), F.softmax(student / T, 1), reduction="batchmean"
+        )
+        torch.testing.assert_close(from_notebook("reversed_kl")(student, teacher), expected)
+
+
+# What the audit says about each broken loss of the notebook: exercises A and B among them.
+SAID = {
+    "second_loss": "compared with itself",
+    "swapped": "swapped",
+    "without_t_squared": "T² is forgotten",
+    "mean_over_classes": "divides by the number of classes",
+    "probabilities": "probabilities stand where kl_div expects",
+    "softmax_twice": "both answers go through softmax twice",
+    "reversed_kl": "arguments reversed",
+    "script_a": "arguments reversed",
+    "script_b": "divides by the number of classes",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_audit_names_the_slip(name):
+    images = torch.randn(24, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    teacher = models.load_teacher()
+    batch = (images, teacher(images).argmax(dim=1), teacher(images))
+    loss_fn = from_notebook(name)
+    if not name.startswith("script"):
+        loss_fn = definition(NOTEBOOK, "mixed")(loss_fn)
+    assert SAID[name] in audit(loss_fn, models.small_cnn(0), teacher, batch)[0]
+
+
+def test_padding_is_left_out_only_where_it_should_be():
+    tagger, student = (definition(NOTEBOOK, "Tagger")(width, seed) for width, seed in ((8, 1), (4, 0)))
+    tokens, mask = definition(NOTEBOOK, "sentences")(0, number=20)
+    assert ((tokens == 0) == (mask == 0)).all() and 2 <= mask.sum(dim=1).min() < mask.sum(dim=1).max() <= 20
+    batch = (tokens, mask, tagger.requires_grad_(False)(tokens))
+    token_loss = definition(NOTEBOOK, "token_loss")
+    assert "padding" in audit(token_loss(True), student, tagger, batch)[0]
+    assert audit(token_loss(False), student, tagger, batch) == []
+
+
+def test_best_of_one_is_the_truth_and_more_are_luckier():
+    best_of = definition(NOTEBOOK, "best_of")
+    assert abs(best_of(1, 1000) - 80) < 0.1
+    # the mean of the largest of 100 normal numbers lies 2.51 deviations above their mean
+    assert abs(best_of(100, 1000) - 80 - 2.51 * 100 * (0.8 * 0.2 / 1000) ** 0.5) < 0.1
+
+
+def test_exercise_answers_are_among_those_that_the_notebook_offers():
+    from notebook_files import read
+
+    text = next(cell.source for cell in read(NOTEBOOK).cells if "### Exercise 3" in cell.source)
+    assert all(f'`"{fault}"`' in text for fault in exercises.FAULTS.values())

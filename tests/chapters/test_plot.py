@@ -1,0 +1,290 @@
+"""Figures hold what they promise: every seed a dot, roles in their colours, axes with names."""
+
+import math
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from kdutils.compare import Runs, paired_gain
+from kdutils.course import plot
+
+ARMS = {"labels only": [70.0, 72.0, 71.0], "distilled": [71.5, 74.5, 72.0], "DIST": [72.0, 75.0, 73.0]}
+RUNS = Runs([0, 1, 2], {"test accuracy (%)": ARMS, "loss (nats)": {arm: [0.5] * 3 for arm in ARMS}})
+
+
+@pytest.fixture(autouse=True)
+def fresh_figures():
+    matplotlib.use("agg")
+    plt.close("all")
+    with matplotlib.rc_context():
+        yield
+    plt.close("all")
+
+
+def dots(ax):
+    """Positions, colour and number of corners of every scatter."""
+    return [
+        (
+            scatter.get_offsets().tolist(),
+            to_hex(scatter.get_facecolor()[0]),
+            len(scatter.get_paths()[0].vertices),
+        )
+        for scatter in ax.collections
+        if isinstance(scatter, matplotlib.collections.PathCollection)
+    ]
+
+
+def bars_of(ax):
+    return [
+        lines.get_segments()[0]
+        for lines in ax.collections
+        if isinstance(lines, matplotlib.collections.LineCollection)
+    ]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_the_style_is_the_courses():
+    plot.use_style()
+    figure, ax = plt.subplots()
+    assert figure.get_size_inches().tolist() == [6, 3.5] and 100 <= figure.dpi <= 120
+    assert not ax.spines["top"].get_visible() and not ax.spines["right"].get_visible()
+
+
+# Roles
+
+
+def test_roles_have_their_colours():
+    colours = plot.role_colors(
+        ["teacher", "labels only", "distilled", "teacher's hard labels", "distilled + maps", "ensemble"]
+    )
+    assert colours["teacher"] == plot.TEACHER and colours["labels only"] == plot.BASELINE
+    assert colours["distilled"] == plot.DISTILLED
+    others = [colours[arm] for arm in ("teacher's hard labels", "distilled + maps", "ensemble")]
+    assert len({*others, plot.TEACHER, plot.BASELINE, plot.DISTILLED}) == 6
+
+
+@pytest.mark.parametrize(
+    "arm, role",
+    [
+        ("teacher, ten epochs", plot.TEACHER),
+        ("baseline", plot.BASELINE),
+        ("labels only, twice as wide", plot.BASELINE),
+        ("KD, T = 4", plot.DISTILLED),
+    ],
+)
+def test_a_role_is_told_by_how_the_name_begins(arm, role):
+    assert plot.role_colors([arm]) == {arm: role}
+
+
+def test_there_are_colours_for_many_arms():
+    arms = [f"student {n}" for n in range(12)]
+    assert list(plot.role_colors(arms)) == arms
+    assert len({plot.role_colors(arms)[arm] for arm in arms[:5]}) == 5
+
+
+def test_roles_are_told_apart_without_colour():
+    assert len(set(plot.MARKERS.values())) == 3 and "^" not in plot.MARKERS.values()
+
+
+# Every seed
+
+
+def test_every_seed_is_a_dot_in_its_arms_column():
+    ax = plot.every_seed(RUNS)
+    drawn = dots(ax)
+    assert [positions for positions, _, _ in drawn] == [
+        [[x, value] for value in values] for x, values in enumerate(ARMS.values())
+    ]
+    assert [colour for _, colour, _ in drawn] == [plot.BASELINE, plot.DISTILLED, plot.OTHERS[0]]
+    assert len({corners for _, _, corners in drawn}) == 3
+
+
+def test_paired_seeds_are_joined_and_means_are_bars():
+    ax = plot.every_seed(RUNS)
+    assert [list(line.get_ydata()) for line in ax.lines] == [
+        list(seed) for seed in zip(*ARMS.values(), strict=True)
+    ]
+    bars = bars_of(ax)
+    assert [bar[0][1] for bar in bars] == [sum(values) / 3 for values in ARMS.values()]
+    assert all(bar[0][0] < x < bar[1][0] for x, bar in enumerate(bars))
+
+
+def test_axes_are_named_and_arms_wrapped():
+    ax = plot.every_seed(Runs([0, 1], {"test accuracy (%)": {"distilled with attention maps": [1.0, 2.0]}}))
+    assert ax.get_ylabel() == "test accuracy (%)"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["distilled with\nattention maps"]
+
+
+def test_another_measure_and_given_axes():
+    figure, given = plt.subplots()
+    ax = plot.every_seed(RUNS, "loss (nats)", ax=given)
+    assert ax is given and ax.get_ylabel() == "loss (nats)"
+    assert {bar[0][1] for bar in bars_of(ax)} == {0.5}
+    assert plt.get_fignums() == [figure.number]
+    with pytest.raises(ValueError, match=r"measure: expected one of .*got 'ms'"):
+        plot.every_seed(RUNS, "ms")
+
+
+def test_references_are_dashed_and_named():
+    ax = plot.every_seed(RUNS, references={"teacher": 91.9, "chance": 10.0})
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == [91.9, 10.0]
+    assert texts(ax) == ["teacher", "chance"]
+    low, high = ax.get_ylim()
+    assert low < 10 and high > 91.9
+
+
+# Gains
+
+
+GAINS = {"distilled": paired_gain([1.0, 2.0, 4.0]), "DIST": paired_gain([-1.0, 0.5])}
+
+
+def test_a_gain_shows_its_seeds_mean_and_interval_against_zero():
+    ax = plot.gains(GAINS)
+    drawn = [positions for positions, _, _ in dots(ax)]
+    assert drawn == [
+        [[value, 0] for value in (1.0, 2.0, 4.0)],
+        [[GAINS["distilled"].mean, 0]],
+        [[value, 1] for value in (-1.0, 0.5)],
+        [[-0.25, 1]],
+    ]
+    zero, *intervals = [list(line.get_xdata()) for line in ax.lines]
+    assert zero == [0, 0]
+    assert intervals == [[gain.low, gain.high] for gain in GAINS.values()]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(GAINS)
+    assert ax.get_xlabel() == "gain (points)"
+    low, high = ax.get_ylim()
+    assert low > 1 and high < 0, "the first gain is on top, none on the edge"
+
+
+# Images and maps
+
+
+def test_images_stand_under_their_titles():
+    pictures = torch.arange(3 * 4, dtype=torch.uint8).reshape(3, 1, 2, 2)
+    plot.images(pictures, ["a", "b", "c"])
+    axes = plt.gcf().axes
+    assert [ax.get_title() for ax in axes] == ["a", "b", "c"]
+    assert all(
+        (ax.images[0].get_array() == picture[0].numpy()).all()
+        for ax, picture in zip(axes, pictures, strict=True)
+    )
+    assert not any(ax.axison for ax in axes)
+    with pytest.raises(ValueError):
+        plot.images(pictures, ["a"])
+
+
+def test_one_image_is_a_row():
+    plot.images(torch.zeros(1, 1, 2, 2), ["a"])
+    assert len(plt.gcf().axes) == 1
+
+
+def test_rows_of_maps_are_named_and_shaded_by_role():
+    maps = torch.rand(3, 4, 5)
+    plot.map_rows({"teacher": maps, "labels only": list(maps[:2])}, titles=["bag", "boot", "coat"])
+    axes = plt.gcf().axes
+    assert [ax.get_title() for ax in axes[:3]] == ["bag", "boot", "coat"]
+    assert axes[0].get_ylabel() == "teacher" and axes[3].get_ylabel() == "labels only"
+    assert [len(ax.images) for ax in axes] == [1, 1, 1, 1, 1, 0]
+    assert torch.equal(torch.tensor(axes[4].images[0].get_array()), maps[1])
+    assert axes[0].images[0].get_cmap().name == "Greys" and axes[3].images[0].get_cmap().name == "Oranges"
+
+
+# Relations
+
+
+def test_matrices_share_one_scale_and_their_classes_are_parted_and_named():
+    matrices = {"teacher": torch.eye(5), "student": 3 * torch.eye(5) - 1}
+    plot.relation_matrices(matrices, torch.tensor([0, 0, 2, 2, 2]), ["bag", "coat", "boot"], "cosine")
+    left, right, bar = plt.gcf().axes
+    assert [ax.get_title() for ax in (left, right)] == ["teacher", "student"]
+    assert [ax.images[0].get_clim() for ax in (left, right)] == [(-1, 2)] * 2
+    assert (right.images[0].get_array() == matrices["student"].numpy()).all()
+    assert [label.get_text() for label in left.get_yticklabels()] == ["bag", "boot"]
+    assert left.get_yticks().tolist() == [0.5, 3.0] and len(right.get_yticks()) == 0
+    assert [set(line.get_xdata()) | set(line.get_ydata()) for line in right.lines] == [{0, 1, 1.5}] * 2
+    assert bar.get_ylabel() == "cosine"
+
+
+def test_a_graph_joins_its_pictures_by_the_strength_of_their_relations():
+    ax = plt.subplots()[1]
+    positions = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    edges = torch.tensor([[0.0, 0.5, 0.05], [0.5, 0.0, -0.3], [0.05, -0.3, 0.0]])
+    plot.image_graph(positions, torch.zeros(3, 1, 2, 2), edges, "a triangle", ax, framed=1)
+    assert [to_hex(line.get_color()) for line in ax.lines] == ["#b0413e", "#d9d9d9", plot.DISTILLED]
+    assert [line.get_linewidth() for line in ax.lines] == pytest.approx([3.5, 0.8, 2.3])
+    assert ax.lines[2].get_xydata().tolist() == [[0, 1], [1, 0]]
+    boxes = [artist for artist in ax.artists if hasattr(artist, "patch")]
+    assert [box.xybox for box in boxes] == positions.tolist()
+    assert [to_hex(box.patch.get_edgecolor()) for box in boxes] == ["#999999", "#000000", "#999999"]
+    assert ax.get_title() == "a triangle"
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_wrong_neighbours_are_framed(queries):
+    pictures = torch.arange(queries * 4.0).reshape(queries, 1, 2, 2)
+    right = torch.arange(queries) == 0
+    plot.neighbors(pictures, {"student": pictures + 1}, {"student": right})
+    axes = plt.gcf().axes
+    assert len(axes) == 2 * queries
+    framed = [ax.spines["left"].get_visible() for ax in axes]
+    assert framed == [False] * queries + (~right).tolist()
+    assert (axes[-1].images[0].get_array() == pictures[-1, 0].numpy() + 1).all()
+    assert (axes[0].get_ylabel(), axes[queries].get_ylabel()) == ("query", "student")
+
+
+# Accuracy against latency
+
+
+POINTS = {"teacher": (2.0, 92.0, 1.1), "distilled": (0.3, 84.0, 0.025), "labels only": (0.3, 80.0, 0.025)}
+
+
+def test_the_trade_off_shows_latency_accuracy_and_size():
+    ax = plot.trade_off(POINTS)
+    assert [positions for positions, _, _ in dots(ax)] == [[[x, y]] for x, y, _ in POINTS.values()]
+    assert [colour for _, colour, _ in dots(ax)] == [plot.TEACHER, plot.DISTILLED, plot.BASELINE]
+    areas = [scatter.get_sizes()[0] for scatter in ax.collections]
+    assert areas[0] - areas[1] == pytest.approx(800 * (1.1 - 0.025)) and areas[1] == areas[2]
+    assert texts(ax) == ["teacher, 1.1 MB", "distilled, 0.025 MB", "labels only, 0.025 MB"]
+    assert ax.get_xscale() == "log" and ax.get_xlabel() == "latency (ms, batch 1, CPU)"
+    assert ax.get_ylabel() == "test accuracy (%)"
+
+
+def test_the_labels_of_the_trade_off_stand_above_their_markers_and_its_ticks_are_plain_numbers():
+    ax = plot.trade_off(POINTS)
+    ax.figure.canvas.draw()
+    for label, scatter in zip(ax.texts, ax.collections, strict=True):
+        centre = ax.transData.transform(scatter.get_offsets()[0])[1]
+        radius = math.sqrt(scatter.get_sizes()[0]) / 2 * ax.figure.dpi / 72
+        assert label.get_window_extent().y0 >= centre + radius
+    shown = [label.get_text() for label in ax.get_xticklabels()]
+    assert {"0.2", "0.5", "1", "2"} <= set(shown)
+
+
+def test_a_label_of_the_trade_off_makes_way_for_earlier_labels():
+    ax = plot.trade_off({"a": (1.0, 80.0, 0.1), "b": (1.05, 80.0, 0.1), "far": (10.0, 20.0, 0.1)})
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.texts]
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # each with itself alone
+
+
+def test_a_label_that_makes_way_at_the_edge_stays_inside_the_axes():
+    """Above is the earlier label, below and to the right its marker, to the left the axis."""
+    points = {"both": (0.0737, 74.5, 0.0256), "all combined": (0.0707, 74.8, 0.0067), "far": (0.5, 92, 1.12)}
+    ax = plot.trade_off(points, ax=plt.subplots(figsize=(8, 5.5))[1])
+    boxes = [label.get_window_extent() for label in ax.texts]
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
+
+
+def test_points_may_be_added_to_given_axes():
+    given = plt.subplots()[1]
+    assert plot.trade_off(POINTS, ax=given, xlabel="latency (ms, batch 1, GPU)") is given
+    assert given.get_xlabel() == "latency (ms, batch 1, GPU)"

@@ -1,0 +1,116 @@
+"""The table of the trade-off is what the stored notebooks print, and gives the plot its points."""
+
+import runpy
+import shutil
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import store_trade_off
+from damage import alter, remove, truncate
+
+from kdutils.course import data, trade_off
+from kdutils.course.data import DataFileError
+
+POINTS = pd.DataFrame(
+    {
+        "chapter": [7, 7, 7],
+        "model": ["5 layers, width 32", "3 layers, width 8", "2 layers, width 2"],
+        "arm": ["teacher", "distilled", "labels only"],
+        "shown_as": ["teacher", "both", None],
+        "parameters": [278_890, 6_274, 272],
+        "macs": [13_605_248, 296_672, 12_000],
+        "size_mb": [1.1189, 0.0256, 0.001],
+        "latency_ms": [0.8, 0.2, 0.1],
+        "accuracy": [91.89, 80.5, 60.25],
+        "standard_error": [0.0, 0.31, 0.5],
+    }
+)
+
+
+def notebook_that_prints(text, path):
+    cell = nbformat.v4.new_code_cell(
+        "", execution_count=1, outputs=[nbformat.v4.new_output("stream", text=text)]
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+@pytest.fixture
+def copied_table(tmp_path, monkeypatch):
+    """A table of POINTS, stored by the tool, under a root of its own; the module that reads it is a copy."""
+    for name in (".git", "data", "kdutils"):
+        (tmp_path / name).mkdir()
+    module = Path(shutil.copy(trade_off.__file__, tmp_path / "kdutils"))
+    monkeypatch.setattr(trade_off, "__file__", str(module))
+    monkeypatch.setattr(data, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setattr(trade_off, "data_dir", data.data_dir)
+    notebook = notebook_that_prints(trade_off.as_csv(POINTS, 0.8) + "\n", tmp_path / "07.ipynb")
+    store_trade_off.store(store_trade_off.table([notebook]))
+    monkeypatch.setattr(trade_off, "SHA256", runpy.run_path(str(module))["SHA256"])
+    return tmp_path / "data" / trade_off.FILE
+
+
+def test_what_a_notebook_prints_is_read_back(copied_table):
+    pd.testing.assert_frame_equal(trade_off.load_trade_off(), POINTS, rtol=1e-4)
+
+
+def test_the_latencies_of_a_slower_run_are_read_at_the_speed_of_the_first(copied_table, monkeypatch):
+    folder = copied_table.parent
+    slower = POINTS.assign(chapter=8, latency_ms=3 * POINTS["latency_ms"])
+    notebooks = [
+        notebook_that_prints(trade_off.as_csv(points, teacher), folder / name)
+        for points, teacher, name in ((POINTS, 0.8, "07.ipynb"), (slower, 2.4, "08.ipynb"))
+    ]
+    store_trade_off.store(store_trade_off.table(notebooks))
+    monkeypatch.setattr(trade_off, "SHA256", runpy.run_path(trade_off.__file__)["SHA256"])
+    both = trade_off.load_trade_off()
+    assert list(both.columns) == list(trade_off.COLUMNS)
+    assert both["latency_ms"].tolist() == pytest.approx(2 * POINTS["latency_ms"].tolist())
+
+
+@pytest.mark.parametrize("damage", [remove, truncate, alter])
+def test_a_damaged_table_is_named_with_its_repair(copied_table, damage):
+    damage(copied_table)
+    with pytest.raises(DataFileError, match=r"expected .*SHA-256.* Repair: git -C .* restore data/trade_off"):
+        trade_off.load_trade_off()
+
+
+def test_rows_of_several_notebooks_stand_below_one_header(tmp_path):
+    notebooks = [
+        notebook_that_prints(
+            trade_off.as_csv(POINTS.assign(chapter=chapter), 0.8), tmp_path / f"{chapter}.ipynb"
+        )
+        for chapter in (7, 8)
+    ]
+    lines = store_trade_off.table(notebooks).splitlines()
+    assert lines.count(store_trade_off.HEADER) == 1
+    assert [line[0] for line in lines[1:]] == ["7"] * 3 + ["8"] * 3
+
+
+def test_a_notebook_without_the_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a cell that prints"):
+        store_trade_off.table([notebook_that_prints("accuracy\n", tmp_path / "07.ipynb")])
+
+
+def test_the_stored_table_is_what_the_stored_notebooks_print():
+    on_disk = (data.data_dir() / trade_off.FILE).read_text()
+    assert on_disk == store_trade_off.table(store_trade_off.chapters()), "python tools/store_trade_off.py"
+    assert len(trade_off.load_trade_off()) == len(on_disk.splitlines()) - 1
+
+
+def test_the_plot_gets_the_named_rows():
+    assert trade_off.points_for_plot(POINTS) == {"teacher": (0.8, 91.89, 1.1189), "both": (0.2, 80.5, 0.0256)}
+
+
+def test_latencies_follow_the_teachers():
+    latencies = {name: latency for name, (latency, _, _) in trade_off.points_for_plot(POINTS, 1.6).items()}
+    assert latencies == pytest.approx({"teacher": 1.6, "both": 0.4})
+    with pytest.raises(ValueError, match="one row shown as 'teacher', got 0"):
+        trade_off.points_for_plot(POINTS[1:], 1.6)
+
+
+def test_other_columns_are_refused():
+    with pytest.raises(ValueError, match="expected the columns"):
+        trade_off.as_csv(POINTS.drop(columns="macs"), 0.8)

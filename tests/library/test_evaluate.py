@@ -1,0 +1,364 @@
+"""Every measure against numbers worked out by hand and against the same measure in plain numpy."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kdutils import evaluate
+from kdutils.course import models
+
+N, K = 200, 5
+
+
+def random_answers(seed, scale=2.0, rows=N):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(rows, K, generator=generator)
+    labels = torch.randint(K, (rows,), generator=generator)
+    return logits, torch.where(torch.rand(rows, generator=generator) < 0.5, logits.argmax(1), labels)
+
+
+def probabilities(logits):
+    exponentials = np.exp(logits.double().numpy() - logits.double().numpy().max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def logits_of(*rows):
+    """Logits whose softmax is the given probabilities."""
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+# Accuracy, likelihood, agreement
+
+
+def test_accuracy_by_hand():
+    logits = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [-1.0, -2.0]])
+    assert evaluate.accuracy(logits, torch.tensor([0, 1, 1, 0])) == 75.0
+    assert evaluate.accuracy(logits, torch.tensor([1, 0, 1, 1])) == 0.0
+
+
+def test_negative_log_likelihood_by_hand():
+    logits = logits_of([0.5, 0.25, 0.25], [0.1, 0.8, 0.1])
+    expected = -(math.log(0.25) + math.log(0.8)) / 2
+    assert evaluate.negative_log_likelihood(logits + 7.0, torch.tensor([2, 1])) == pytest.approx(expected)
+
+
+def test_agreement_by_hand():
+    student = torch.tensor([[1.0, 2.0], [2.0, 1.0], [0.0, 9.0], [9.0, 0.0]])
+    teacher = torch.tensor([[0.0, 0.1], [0.0, 0.1], [5.0, 6.0], [7.0, 6.0]])
+    assert evaluate.agreement(student, teacher) == 75.0
+    assert evaluate.agreement(student, -student) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_measures_equal_numpys(seed):
+    logits, labels = random_answers(seed)
+    p, y = probabilities(logits), labels.numpy()
+    assert evaluate.accuracy(logits, labels) == pytest.approx(100 * (p.argmax(1) == y).mean())
+    assert evaluate.negative_log_likelihood(logits, labels) == pytest.approx(
+        -np.log(p[np.arange(N), y]).mean()
+    )
+    other = random_answers(seed + 50)[0]
+    expected = 100 * (p.argmax(1) == probabilities(other).argmax(1)).mean()
+    assert evaluate.agreement(logits, other) == pytest.approx(expected)
+
+
+def test_likelihood_survives_the_extremes():
+    logits = torch.tensor([[1e4, 0.0], [0.0, 300.0]])
+    assert evaluate.negative_log_likelihood(logits, torch.tensor([1, 1])) == pytest.approx(5000.0)
+
+
+# Calibration
+
+
+def calibration_error(logits, labels, bins):
+    """Bins (m/M, (m+1)/M], each weighed by its samples, written out."""
+    p = probabilities(logits)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels.numpy()
+    total = 0.0
+    for m in range(bins):
+        inside = (confidence > m / bins) & (confidence <= (m + 1) / bins)
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return 100 * total
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bins", [1, 2, 10, 15, 100])
+def test_calibration_error_matches_the_formula(seed, bins):
+    logits, labels = random_answers(seed)
+    expected = calibration_error(logits, labels, bins)
+    assert evaluate.expected_calibration_error(logits, labels, bins) == pytest.approx(expected)
+    assert expected > 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.1, 30), st.integers(1, 30))
+def test_calibration_error_matches_the_formula_anywhere(seed, scale, bins):
+    logits, labels = random_answers(seed, scale, rows=20)
+    measured = evaluate.expected_calibration_error(logits, labels, bins)
+    assert measured == pytest.approx(calibration_error(logits, labels, bins), abs=1e-9)
+    assert 0 <= measured <= 100
+
+
+def test_calibration_error_by_hand():
+    """Two answers at 0.9, one right: a gap of 0.4; two at 0.6, both right: a gap of 0.4."""
+    logits = logits_of([0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6])
+    labels = torch.tensor([0, 1, 1, 1])
+    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(40.0)
+    # In one bin: three of four are right at a mean confidence of 0.75.
+    assert evaluate.expected_calibration_error(logits, labels, bins=1) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_bin_weighs_as_many_samples_as_it_has():
+    logits = logits_of([0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4])
+    labels = torch.tensor([0, 0, 1, 1])
+    expected = 100 * (1 / 4 * 0.1 + 3 / 4 * (0.6 - 1 / 3))
+    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(expected)
+
+
+def test_a_confidence_of_exactly_one_falls_in_the_last_bin():
+    sure = torch.tensor([[1000.0, 0.0], [1000.0, 0.0]])
+    assert evaluate.expected_calibration_error(sure, torch.tensor([0, 0])) == 0.0
+    assert evaluate.expected_calibration_error(sure, torch.tensor([0, 1])) == pytest.approx(50.0)
+
+
+def test_a_tie_has_the_confidence_of_chance():
+    tied = torch.zeros(4, 4)
+    labels = torch.tensor([0, 0, 1, 2])  # the first class is predicted: half are right, at confidence 1/4
+    assert evaluate.accuracy(tied, labels) == 50.0
+    assert evaluate.expected_calibration_error(tied, labels) == pytest.approx(25.0)
+
+
+def test_an_edge_belongs_to_the_bin_below():
+    """0.5 is in (0, 0.5]: alone there, and 0.75 alone in (0.5, 1]."""
+    logits = logits_of([0.5, 0.5], [0.75, 0.25])
+    assert evaluate.expected_calibration_error(logits, torch.tensor([0, 1]), bins=2) == pytest.approx(
+        100 * (0.5 + 0.75) / 2
+    )
+
+
+# Bad input
+
+WITH_LABELS = (evaluate.accuracy, evaluate.negative_log_likelihood, evaluate.expected_calibration_error)
+every_measure = pytest.mark.parametrize("measure", WITH_LABELS, ids=lambda measure: measure.__name__)
+
+
+@every_measure
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(measure, value):
+    logits, labels = random_answers(0)
+    logits[3, 1] = value
+    with pytest.raises(ValueError, match="logits: expected finite numbers, got 1 that are not"):
+        measure(logits, labels)
+
+
+@every_measure
+@pytest.mark.parametrize(
+    "logits, labels, naming",
+    [
+        (torch.zeros(0, K), torch.zeros(0, dtype=torch.long), "logits"),
+        (torch.zeros(N), torch.zeros(N, dtype=torch.long), "logits"),
+        (torch.zeros(N, K, dtype=torch.long), torch.zeros(N, dtype=torch.long), "logits"),
+        (torch.zeros(N, K), torch.zeros(N - 1, dtype=torch.long), "labels"),
+        (torch.zeros(N, K), torch.full((N,), K), "labels"),
+        (torch.zeros(N, K), torch.full((N,), -1), "labels"),
+        (torch.zeros(N, K), torch.zeros(N), "labels"),
+        (torch.zeros(N, K), torch.zeros(N, K), "labels"),
+    ],
+)
+def test_logits_and_labels_that_do_not_fit_are_named(measure, logits, labels, naming):
+    with pytest.raises(ValueError, match=rf"^{naming}: expected"):
+        measure(logits, labels)
+
+
+def test_fifteen_bins_unless_told():
+    logits, labels = random_answers(0)
+    measured = evaluate.expected_calibration_error(logits, labels)
+    assert measured == evaluate.expected_calibration_error(logits, labels, bins=15)
+    assert measured != evaluate.expected_calibration_error(logits, labels, bins=16)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5])
+def test_refuses_bins_that_cannot_be_cut(bins):
+    with pytest.raises(ValueError, match="bins: expected"):
+        evaluate.expected_calibration_error(*random_answers(0), bins=bins)
+
+
+def test_agreement_names_what_does_not_fit():
+    logits = torch.zeros(4, K)
+    for student, teacher, naming in (
+        (logits, logits[:3], "teacher_logits: expected the shape of student_logits"),
+        (logits[:0], logits[:0], "student_logits: expected"),
+        (logits * math.nan, logits, "student_logits: expected"),
+        (logits, logits * math.nan, "teacher_logits: expected"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{naming}"):
+            evaluate.agreement(student, teacher)
+
+
+# Costs
+
+
+def test_parameters_by_hand():
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Linear(7, 2, bias=False))
+    net[0].requires_grad_(False)
+    assert evaluate.parameter_count(net) == (3 * 4 * 25 + 4) + (4 + 4) + 14
+
+
+ONE_IMAGE = torch.zeros(1, 1, 28, 28)
+
+
+def attention_block(dim=8, length=6):
+    """Multi-head attention as transformers write it: four projections and the fused product."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.projections = nn.ModuleList(nn.Linear(dim, dim) for _ in range(4))
+
+        def forward(self, x):
+            q, k, v = (project(x).unsqueeze(1) for project in self.projections[:3])
+            attended = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.projections[3](attended.squeeze(1))
+
+    return Block(), torch.zeros(1, length, dim)
+
+
+MACS = {
+    "linear": (nn.Linear(7, 3), torch.zeros(2, 7), 2 * 7 * 3),
+    "convolution": (nn.Conv2d(2, 5, 3, padding=1), torch.zeros(1, 2, 8, 8), 64 * 9 * 2 * 5),
+    "stride": (nn.Conv2d(2, 5, 3, stride=2), torch.zeros(1, 2, 9, 9), 16 * 9 * 2 * 5),
+    "depthwise": (nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.zeros(1, 6, 8, 8), 64 * 9 * 6),
+    "no product": (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), torch.zeros(1, 3, 8, 8), 0),
+    "attention": (*attention_block(), 4 * 6 * 8 * 8 + 2 * 6 * 6 * 8),
+    "PyTorch's own attention": (
+        nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
+        torch.zeros(1, 5, 16),
+        5 * 4 * 16 * 16 + 2 * 5 * 5 * 16 + 2 * 5 * 16 * 32,
+    ),
+    "small_cnn": (
+        models.small_cnn(),
+        ONE_IMAGE,
+        196 * 9 * 8 + 49 * 9 * 8 * 16 + 49 * 9 * 16 * 32 + 320,
+    ),
+    "teacher_cnn": (
+        models.teacher_cnn(),
+        ONE_IMAGE,
+        196 * 9 * 32 + 49 * 9 * (32 * 64 + 64 * 64 + 64 * 128 + 128 * 128) + 1280,
+    ),
+}
+
+
+@pytest.mark.parametrize("model, sample, expected", MACS.values(), ids=MACS.keys())
+def test_macs_by_hand(model, sample, expected):
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert evaluate.macs(model, sample) == expected
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4), nn.Sequential(nn.GRUCell(3, 4))], ids=["LSTM", "GRUCell"])
+def test_a_layer_that_cannot_be_counted_is_named(layer):
+    name = "LSTM" if isinstance(layer, nn.LSTM) else "GRUCell"
+    with pytest.raises(ValueError, match=f"^model: expected no recurrent layer, got {name}$"):
+        evaluate.macs(layer, torch.zeros(2, 3))
+
+
+def test_counting_leaves_the_fast_path_as_it_was():
+    evaluate.macs(nn.Linear(3, 4), torch.zeros(2, 3))
+    assert torch.backends.mha.get_fastpath_enabled()
+    with pytest.raises(RuntimeError):
+        evaluate.macs(nn.Linear(3, 4), torch.zeros(2, 5))
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8], ids=str)
+def test_labels_of_any_integer_dtype_give_the_same(dtype):
+    logits, labels = random_answers(0)
+    for measure in (evaluate.accuracy, evaluate.negative_log_likelihood, evaluate.expected_calibration_error):
+        assert measure(logits, labels.to(dtype)) == measure(logits, labels)
+
+
+def test_macs_of_the_courses_nets_are_a_whole_number_and_print_nothing(capsys):
+    count = evaluate.macs(models.small_cnn(), ONE_IMAGE)
+    assert count == 296_672 and isinstance(count, int)
+    assert capsys.readouterr().out == ""
+    assert evaluate.macs(models.small_cnn(), ONE_IMAGE.repeat(3, 1, 1, 1)) == 3 * 296_672
+
+
+def test_size_counts_parameters_and_buffers_as_stored():
+    net = nn.Sequential(nn.Linear(10, 5), nn.BatchNorm1d(5))
+    # 55 + 10 parameters and 10 running statistics in four bytes, one counter in eight
+    assert evaluate.size_mb(net) == (4 * (55 + 10 + 10) + 8) / 1e6
+    assert evaluate.size_mb(nn.Linear(10, 5).half()) == 2 * 55 / 1e6
+
+
+def test_size_counts_a_shared_tensor_once():
+    embedding, decoder = nn.Embedding(50, 4), nn.Linear(4, 50, bias=False)
+    decoder.weight = embedding.weight
+    assert evaluate.size_mb(nn.Sequential(embedding, decoder)) == pytest.approx(4 * 200 / 1e6)
+    assert evaluate.size_mb(nn.Linear(1000, 1000, device="meta")) == pytest.approx(4 * 1_001_000 / 1e6)
+
+
+def test_latency_grows_with_the_work_and_leaves_the_model_as_it_was():
+    model = models.small_cnn().train()
+    model.stages[0].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    single, many = (
+        evaluate.latency_ms(model, torch.zeros(n, 1, 28, 28), min_run_time=0.05) for n in (1, 128)
+    )
+    assert 0.01 < single < many / 4
+    assert model.training and not model.stages[0].training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_latency_is_in_milliseconds():
+    import time
+
+    class Waits(nn.Module):
+        def forward(self, x):
+            time.sleep(0.02)
+            return x
+
+    assert 20 <= evaluate.latency_ms(Waits(), torch.zeros(1), min_run_time=0.05) < 200
+
+
+def test_latency_is_the_timers_median_over_three_tenths_of_a_second(monkeypatch):
+    class Measurement:
+        median = 0.002
+
+    asked = {}
+
+    def blocked_autorange(timer, **settings):
+        asked.update(settings)
+        return Measurement()
+
+    monkeypatch.setattr("torch.utils.benchmark.Timer.blocked_autorange", blocked_autorange)
+    assert evaluate.latency_ms(nn.Identity(), torch.zeros(1)) == 2.0
+    assert asked == {"min_run_time": 0.3}
+
+
+@pytest.mark.parametrize("asked, threads", [({}, 1), ({"num_threads": 1}, 1), ({"num_threads": 2}, 2)])
+def test_latency_is_that_of_so_many_threads(asked, threads):
+    seen = set()
+
+    class Looks(nn.Module):
+        def forward(self, x):
+            seen.add(torch.get_num_threads())
+            return x
+
+    evaluate.latency_ms(Looks(), torch.zeros(1), min_run_time=0.01, **asked)
+    assert seen == {threads}
+
+
+def test_latency_silences_a_warning_about_a_missing_toolkit():
+    evaluate.latency_ms(nn.Identity(), torch.zeros(1), min_run_time=0.01)
+    assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("torch").isEnabledFor(logging.WARNING)

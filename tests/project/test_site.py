@@ -1,0 +1,373 @@
+"""The site, built as `make site` builds it but without a network, is read, and opened in Chromium."""
+
+import functools
+import http.server
+import os
+import re
+import subprocess
+import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from docstrings import restructured, tex
+from docutils import nodes
+from figures import HOSTS, MOST_CHARACTERS, message
+from mathml import mathml
+from notebook_files import CHAPTERS, ROOT, read
+from notebook_rules import markdown
+from set_repository import declared_repository, linked_repositories
+from store_notebooks import SLIDER_TEXT
+from test_browser import CHROMIUM_FLAGS, chromium
+
+NO_NETWORK = {
+    name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+}
+LOSSES = ("response", "feature", "relation", "online", "selfdistill")
+PHONE = {"width": 390, "height": 844}
+DARKEST_TEXT_ON_DARK = 4.5  # contrast that WCAG 2.1 asks for, level AA
+
+CONTRAST = """
+element => {
+    const luminance = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255)
+            .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    let behind = element;
+    const isClear = node => /rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(node).backgroundColor);
+    while (behind.parentElement && isClear(behind)) behind = behind.parentElement;
+    const [dark, light] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+        .map(luminance).sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+}
+"""
+
+
+class Page(HTMLParser):
+    """The elements of a page, as (tag, attributes), and its text."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path, self.elements, self.text = path, [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str, attribute: str) -> list[str]:
+        return [attributes[attribute] or "" for name, attributes in self.elements
+                if name == tag and attribute in attributes]  # fmt: skip
+
+    def with_class(self, name: str) -> list[dict[str, str | None]]:
+        return [attrs for _, attrs in self.elements if name in (attrs.get("class") or "").split()]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site") / "html"
+    run = subprocess.run(
+        [sys.executable, ROOT / "docs" / "build.py", folder],
+        capture_output=True, text=True, env={**os.environ, **NO_NETWORK},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[str, Page]:
+    """Name, such as notebooks/00_why_distill.html, → page; what the theme keeps in _static is none."""
+    paths = [path for path in sorted(site.rglob("*.html")) if path.parts[len(site.parts)] != "_static"]
+    return {path.relative_to(site).as_posix(): Page(path) for path in paths}
+
+
+def chapter(path: Path) -> str:
+    return f"notebooks/{path.stem}.html"
+
+
+def dead_links(pages: dict[str, Page], site: Path) -> Iterator[str]:
+    """A sentence for every link and picture within the site that leads nowhere."""
+    anchors = {page.path: {attrs.get("id") for _, attrs in page.elements} for page in pages.values()}
+    for name, page in pages.items():
+        for address in [*page.all("a", "href"), *page.all("img", "src"), *page.all("link", "href")]:
+            target = urllib.parse.urlsplit(address)
+            if target.scheme or target.netloc:
+                continue
+            file = (
+                (page.path.parent / urllib.parse.unquote(target.path)).resolve() if target.path else page.path
+            )
+            anchor = urllib.parse.unquote(target.fragment)
+            if not file.is_file() or (anchor and file in anchors and anchor not in anchors[file]):
+                yield f"{name}: {address}"
+
+
+def test_every_chapter_is_in_the_sidebar_in_order(pages):
+    links = [link for link in pages["index.html"].all("a", "href") if link.startswith("notebooks/")]
+    assert list(dict.fromkeys(sorted(links))) == [chapter(path) for path in CHAPTERS]
+    in_sidebar = [link for link in pages["search.html"].all("a", "href") if link.startswith("notebooks/")]
+    assert in_sidebar == [chapter(path) for path in CHAPTERS]
+
+
+def test_no_link_is_dead(pages, site):
+    assert list(dead_links(pages, site)) == []
+
+
+def test_a_dead_link_is_noticed(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"><a href="a.html#top"><a href="#no"><a href="b.html"><img src="c.png">'
+    )
+    pages = {"a.html": Page(tmp_path / "a.html")}
+    assert list(dead_links(pages, tmp_path)) == ["a.html: #no", "a.html: b.html", "a.html: c.png"]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_figure_says_in_words_what_it_shows(path, pages):
+    stored = sum(
+        "image/png" in output.get("data", {})
+        for cell in read(path).cells
+        for output in cell.get("outputs", [])
+    )
+    page = pages[chapter(path)]
+    alternatives = [
+        alt
+        for tag, attrs in page.elements
+        if tag == "img" and "_images/" in attrs["src"]
+        for alt in [attrs["alt"]]
+    ]
+    assert len(alternatives) == len(set(alternatives)) == stored
+    assert all(re.match(r"Figure \d+\. .{10}", alt) for alt in alternatives)
+    assert all(page.all("img", "alt")) and len(page.all("img", "alt")) == len(page.all("img", "src"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_can_be_run_from_its_page(path, pages):
+    repository, page = declared_repository(ROOT), pages[chapter(path)]
+    colab, binder = [attrs["href"] for attrs in page.with_class("launch")][:2]
+    assert colab == f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}"
+    assert binder == f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/notebooks/{path.name}"
+    in_header = [link for link in page.all("a", "href") if any(link.startswith(host) for host in HOSTS)]
+    assert {urllib.parse.unquote(link).removesuffix("/") for link in in_header} == {colab, binder}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_slider_has_its_place(path, pages):
+    stored = [
+        output for cell in read(path).cells for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain") == SLIDER_TEXT
+    ]  # fmt: skip
+    assert len(pages[chapter(path)].with_class("slider")) == len(stored)
+    assert SLIDER_TEXT not in pages[chapter(path)].text
+
+
+def test_every_link_to_the_repository_leads_to_the_declared_one(pages):
+    found = {
+        name for page in pages.values() for name in linked_repositories("\n".join(page.all("a", "href")))
+    }
+    assert found == {declared_repository(ROOT)}
+
+
+def test_every_exercise_is_in_the_index(pages):
+    exercises = [
+        title.strip()
+        for path in CHAPTERS
+        for _, text in markdown(read(path))
+        for title in re.findall(r"^### (Exercise \d+ · .+?) +difficulty", text, re.MULTILINE)
+    ]
+    assert len(exercises) >= 3 * len(CHAPTERS)
+    page = pages["exercises.html"]
+    assert len(
+        [link for link in page.all("a", "href") if re.match(r"notebooks/\w+\.html#exercise-", link)]
+    ) == len(exercises)
+    assert len(re.findall("[●○]{3}", page.text)) == len(exercises)
+
+
+def test_every_public_module_has_a_page(pages):
+    stems = {
+        path.stem for path in (ROOT / "kdutils").iterdir() if path.suffix == ".py" or path.name == "check"
+    }
+    public = {f"api/kdutils.{stem}.html" for stem in stems if not stem.startswith("_")}
+    assert public == {name for name in pages if name.startswith("api/")}
+    assert public <= set(pages["api.html"].all("a", "href"))
+
+
+@pytest.mark.parametrize("module", LOSSES)
+def test_the_losses_have_their_formulas(module, pages):
+    page = pages[f"api/kdutils.{module}.html"]
+    assert len([tag for tag, _ in page.elements if tag == "math"]) >= 1
+    assert len([link for link in page.all("a", "href") if link.startswith("../notebooks/")]) > len(CHAPTERS)
+
+
+def test_nothing_is_left_unrendered(pages):
+    for name, page in pages.items():
+        assert not page.with_class("problematic") and not page.with_class("system-message"), name
+        assert not re.search(r"\$\$|:(py:obj|chapter|doc):", page.text), name
+
+
+def test_formulas_become_mathml():
+    assert "<mfrac>" in mathml(r"\frac12 \big\| x \big\|", "inline")
+    assert "ℒ" in mathml(r"\mathcal L_{KD}", "block")
+    with pytest.raises(ValueError, match=r"\\nosuch cannot be converted .* in the formula a \\nosuch b"):
+        mathml(r"a \nosuch b", "inline")
+
+
+def test_formulas_of_docstrings_become_latex():
+    assert tex("T² · KL(p ‖ q)") == r"T^{2} \cdot  \text{KL}(p \;\Vert\; q)"
+    assert tex("e^(−2γ) + 1e-7") == r"e^{-2\gamma } + 10^{-7}"
+    assert tex("mean G_student − S_ij") == r"\text{mean}\,G_\text{student} - S_{ij}"
+
+
+def test_a_figure_is_described_by_the_bold_words_above_it():
+    def paragraph(before: str, bold: str = "", after: str = "") -> nodes.paragraph:
+        return (
+            nodes.paragraph("", before, nodes.strong("", bold), nodes.Text(after))
+            if bold
+            else nodes.paragraph("", before)
+        )
+
+    assert message([paragraph("One. Two. ", "Look here.", " Then there.")]) == "Look here. Then there."
+    assert (
+        message([paragraph("One. At last ", "a test", ", of two."), paragraph("Three.")])
+        == "At last a test, of two."
+    )
+    assert message([paragraph("One."), paragraph("Two.\nThree.")]) == "Two. Three."
+    assert message([paragraph("", "Look.", " And so on." * 99)]).endswith("And so on.")
+    assert len(message([paragraph("", "Look.", " And so on." * 99)])) <= MOST_CHARACTERS
+    assert message([]) == ""
+
+
+def test_docstrings_become_lists():
+    text = restructured(
+        "What it is: a |sum|.\n\n"
+        "a, b: numbers. c: their factor,\nsee `kd_loss` and `x_`.   size: of all.\n"
+        "Returns one. Raises ValueError for c <= 0.\n\nSource: Gauss 1799. Written out in\nnotebook 01.",
+        {"a", "b", "c"},
+    )
+    assert text.startswith("What it is: a \\|sum\\|.\n")
+    terms = re.findall(r"^    (\S.*)\n        (.*)", text, re.MULTILINE)
+    assert terms == [
+        ("``a``, ``b``", "numbers."),
+        ("``c``", "their factor, see :py:obj:`kd_loss <kdutils.losses.response.kd_loss>` and ``x_``."),
+        ("``size``", "of all."),
+        ("Returns", "one."),
+        ("Raises", "ValueError for c <= 0."),
+        ("Source", "Gauss 1799."),
+        ("Written out", "in :chapter:`01`."),
+    ]
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    """Where the site is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    executable = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser, address):
+    """A function that opens a tab; whatever goes wrong in it fails the test."""
+    complaints, opened = [], []
+
+    def new_tab(viewport: dict[str, int] | None = None, color_scheme: str = "light"):
+        page = browser.new_page(viewport=viewport, color_scheme=color_scheme, base_url=address)
+        page.on(
+            "console",
+            lambda said: said.type in ("error", "warning") and complaints.append(f"{page.url}: {said.text}"),
+        )
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on(
+            "request",
+            lambda asked: (
+                asked.url.startswith((address, "data:")) or complaints.append(f"{page.url} asks {asked.url}")
+            ),
+        )
+        page.on(
+            "response",
+            lambda answer: (
+                answer.ok
+                or answer.status == 304
+                or complaints.append(f"{page.url}: {answer.status} {answer.url}")
+            ),
+        )
+        opened.append(page)
+        return page
+
+    yield new_tab
+    for page in opened:
+        page.close()
+    assert complaints == []
+
+
+def test_every_page_opens_on_a_phone_in_the_dark(pages, tab):
+    """Without an error in the console, without asking another host, and no wider than the screen."""
+    page = tab(PHONE, "dark")
+    for name in pages:
+        page.goto(f"/{name}")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(scheme, tab):
+    page = tab(color_scheme=scheme)
+    page.goto(f"/{chapter(CHAPTERS[0])}")
+    selectors = [
+        "h1",
+        "article p",
+        ".cell_input pre",
+        ".cell_output pre",
+        ".slider p",
+        "a.launch",
+        "table.dataframe td",
+    ]
+    contrasts = {selector: page.locator(selector).first.evaluate(CONTRAST) for selector in selectors}
+    assert {selector for selector, contrast in contrasts.items() if contrast < DARKEST_TEXT_ON_DARK} == set()
+
+
+def test_search_finds_a_chapter_and_a_loss(tab):
+    page = tab()
+    for words, expected in {
+        "temperature": "notebooks/01_",
+        "attention_map": "api/kdutils.losses.feature",
+    }.items():
+        page.goto("/index.html")
+        page.keyboard.press("Control+k")
+        page.keyboard.type(words)
+        page.keyboard.press("Enter")
+        result = page.locator(f"#search-results a[href*='{expected}']").first
+        result.click()
+        page.wait_for_url(f"**/{expected}*")
+        assert words in page.locator("article").inner_text().lower()
+
+
+def test_the_map_and_the_cards_lead_to_the_chapters(tab):
+    page = tab()
+    for place in (".course-map a", "ul.chapters a"):
+        page.goto("/index.html")
+        assert page.locator(place).count() >= min(len(CHAPTERS), 9)
+        page.locator(f"{place}[href*='02_feature']").first.click()
+        page.wait_for_url("**/notebooks/02_feature_knowledge.html")
