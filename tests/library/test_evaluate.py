@@ -3,6 +3,7 @@
 import logging
 import math
 
+import loss_facts as facts
 import numpy as np
 import pytest
 import torch
@@ -362,3 +363,96 @@ def test_latency_silences_a_warning_about_a_missing_toolkit():
     evaluate.latency_ms(nn.Identity(), torch.zeros(1), min_run_time=0.01)
     assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
     assert logging.getLogger("torch").isEnabledFor(logging.WARNING)
+
+
+# Linear CKA
+
+
+def cka_formula(student, teacher):
+    """HSIC(K, L) / √(HSIC(K, K)·HSIC(L, L)) with HSIC(K, L) = tr(K·H·L·H), H the centring matrix."""
+    n = len(student)
+    centring = torch.eye(n, dtype=student.dtype) - 1 / n
+
+    def hsic(k, kk):
+        return torch.trace(k @ centring @ kk @ centring)
+
+    k, kk = (x.reshape(n, -1) @ x.reshape(n, -1).T for x in (student, teacher))
+    return hsic(k, kk) / torch.sqrt(hsic(k, k) * hsic(kk, kk))
+
+
+@pytest.mark.parametrize("shapes", [((5, 2), (5, 3)), ((4, 3, 2, 2), (4, 7)), ((6, 20), (6, 1))])
+def test_cka_equals_the_formula(shapes):
+    student = facts.random_tensor(*shapes[0], seed=1) + 3
+    teacher = facts.random_tensor(*shapes[1], seed=2) - 1
+    facts.assert_matches_formula(evaluate.linear_cka, cka_formula, student, teacher)
+    facts.assert_gradient_is_exact(evaluate.linear_cka, student, teacher)
+    torch.testing.assert_close(evaluate.linear_cka(teacher, student), evaluate.linear_cka(student, teacher))
+
+
+def test_cka_in_feature_space():
+    student, teacher = facts.random_tensor(30, 4, seed=1), facts.random_tensor(30, 6, seed=2)
+    x, y = student - student.mean(0), teacher - teacher.mean(0)
+    expected = (y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())
+    torch.testing.assert_close(evaluate.linear_cka(student, teacher), expected)
+
+
+def test_cka_ignores_rotation_scale_and_offset():
+    student = facts.random_tensor(12, 4, seed=1)
+    rotation, _ = torch.linalg.qr(facts.random_tensor(4, 4, seed=3))
+    torch.testing.assert_close(
+        evaluate.linear_cka(3 * student @ rotation - 5, student), torch.ones_like(student[0, 0])
+    )
+    stretched = student * torch.tensor([1.0, 5.0, 1.0, 0.2])
+    assert 0.1 < evaluate.linear_cka(stretched, student) < 0.95
+
+
+def test_cka_falls_as_noise_grows():
+    teacher = facts.random_tensor(200, 10, seed=1, dtype=torch.float32)
+    noise = facts.random_tensor(200, 10, seed=2, dtype=torch.float32)
+    similarity = [evaluate.linear_cka(teacher + level * noise, teacher).item() for level in (0, 0.5, 1, 4)]
+    assert similarity == sorted(similarity, reverse=True)
+    assert similarity[0] == pytest.approx(1, abs=1e-5) and similarity[-1] < 0.3
+
+
+def test_cka_of_constant_features_is_zero():
+    student, teacher = facts.random_tensor(6, 4), facts.random_tensor(6, 3, seed=1)
+    for dtype in (torch.float64, torch.float32):
+        for constant in (torch.zeros(6, 4, dtype=dtype), torch.full((6, 4), 0.1, dtype=dtype)):
+            assert evaluate.linear_cka(constant, teacher.to(dtype)).abs() < 1e-5
+            assert evaluate.linear_cka(student.to(dtype), constant[:, :3]).abs() < 1e-5
+            facts.assert_finite(evaluate.linear_cka, constant, teacher.to(dtype))
+
+
+@pytest.mark.parametrize("size", [1e-3, 3.0, 1e4])
+def test_cka_of_two_layers_that_collapsed_is_zero(size):
+    # equal rows, whose mean is rounded: what centring leaves of them is no signal, however it is scaled
+    student, teacher = (size * facts.random_tensor(1, d, seed=d, dtype=torch.float32) for d in (32, 64))
+    assert evaluate.linear_cka(student.expand(100, -1), teacher.expand(100, -1)) == 0
+    assert evaluate.linear_cka(student.expand(100, -1).double(), teacher.expand(100, -1).double()) == 0
+
+
+def test_cka_needs_two_samples_of_both():
+    student, teacher = (facts.random_tensor(2, 4, 3, 2, seed=seed) for seed in (0, 100))
+    facts.assert_rejects(evaluate.linear_cka, student[:1], teacher[:1], naming="student_features")
+    facts.assert_rejects(evaluate.linear_cka, student, teacher[:1], naming="teacher_features")
+    facts.assert_rejects(
+        evaluate.linear_cka, student, torch.cat([teacher, teacher]), naming="teacher_features"
+    )
+
+
+def test_cka_keeps_to_the_facts_of_the_losses():
+    student, teacher = (facts.random_tensor(5, 4, 3, 2, seed=seed) for seed in (0, 100))
+    facts.assert_teacher_gets_no_gradient(evaluate.linear_cka, student, teacher)
+    facts.assert_nan_is_shown(evaluate.linear_cka, student, teacher)
+    expected = evaluate.linear_cka(student, teacher).item()
+    for dtypes in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        similarity = evaluate.linear_cka(student.to(dtypes[0]), teacher.to(dtypes[1]))
+        assert similarity.dtype == dtypes[0] and similarity.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_cka_refuses_whole_numbers(who):
+    pixels = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
+    arguments = (pixels, pixels.float()) if who == "student" else (pixels.float(), pixels)
+    told = f"{who}_features: expected a floating-point dtype, got torch.uint8"
+    assert facts.assert_rejects(evaluate.linear_cka, *arguments, naming=f"{who}_features") == told
