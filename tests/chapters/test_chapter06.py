@@ -1,13 +1,18 @@
-"""The definitions in notebook 06 equal the library's, in value and gradient."""
+"""Chapter 06: what the notebook writes out equals the library; its exercises name the usual slips."""
 
+import pytest
 import torch
 import torch.nn.functional as F
-from faults import NOTEBOOKS
-from notebook_code import assert_same_loss, definition
+from notebook_code import assert_same_loss, definition, verdict
+from notebook_files import ROOT
 
+from kdutils.course.exercises import chapter06 as exercises
 from kdutils.losses import cs_kd_loss, kd_loss, ps_kd_loss, tf_kd_loss
 
-NOTEBOOK = NOTEBOOKS / "06_self_distillation.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "06_self_distillation.ipynb"
+
+# What the notebook writes out equals the library
+
 GENERATOR = torch.Generator().manual_seed(0)
 PAIRS = [tuple(3 * torch.randn(2, 16, 10, generator=GENERATOR, dtype=torch.float64)) for _ in range(3)]
 LABELS = torch.randint(10, (16,), generator=GENERATOR)
@@ -70,3 +75,64 @@ def test_first_sure_exit_is_the_first_and_the_last_takes_the_rest():
     assert first_sure_exit(answers, 0.9).tolist() == [0, 1, 2]
     assert first_sure_exit(answers, 1.0).tolist() == [2, 2, 2]
     assert first_sure_exit(answers, 0.0).tolist() == [0, 0, 0]
+
+
+# Exercises
+
+
+def targets(logits, labels, label_share, other_share):
+    onehot = F.one_hot(labels, logits.shape[1])
+    return label_share * onehot + other_share * (1 - onehot)
+
+
+def against(targets, logits):
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def right(z, y, s):
+    return F.cross_entropy(z, y, label_smoothing=s)
+
+
+SLIPS = {
+    "among the other classes only": lambda z, y, s: against(targets(z, y, 1 - s, s / (z.shape[1] - 1)), z),
+    "the uniform distribution is missing": lambda z, y, s: against(targets(z, y, 1 - s, 0), z),
+    "swapped": lambda z, y, s: against(targets(z, y, s + (1 - s) / z.shape[1], (1 - s) / z.shape[1]), z),
+    "every class gets `smoothing`": lambda z, y, s: against(targets(z, y, 1, s), z),
+    "sum to more than one": lambda z, y, s: against(targets(z, y, 1 + s / z.shape[1], s / z.shape[1]), z),
+    "the labels are not smoothed": lambda z, y, s: F.cross_entropy(z, y),
+    "the mean also runs over the classes": lambda z, y, s: right(z, y, s) / z.shape[1],
+    "not divided by N": lambda z, y, s: right(z, y, s) * len(y),
+    "the minus sign is missing": lambda z, y, s: -right(z, y, s),
+    "probabilities stand where log-probabilities belong": lambda z, y, s: (
+        -(targets(z, y, 1 - s + s / z.shape[1], s / z.shape[1]) * F.softmax(z, dim=1)).sum(dim=1).mean()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_slip_in_smoothed_cross_entropy_is_named(capsys, name):
+    said = verdict(capsys, exercises.smoothed_cross_entropy, SLIPS[name])
+    assert said.startswith("✗ not yet") and name in said
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (25.0, "added up"),
+        (130 / 3, "equally often"),
+        (205, "ten images"),
+        (10.5, "leave early"),
+        (1, "too low"),
+    ],
+)
+def test_slip_in_the_bill_is_named(capsys, attempt, said):
+    answer = verdict(capsys, exercises.mean_cost, attempt)
+    assert answer.startswith("✗ not yet") and said in answer
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    ["zero", "the gradient of the labels alone", "pointing to softer answers", "nonsense", 3],
+)
+def test_wrong_choice_is_answered(capsys, attempt):
+    assert verdict(capsys, exercises.present_teacher, attempt).startswith("✗ not yet")

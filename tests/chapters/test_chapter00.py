@@ -1,17 +1,18 @@
-"""The slips that the exercise checks of notebook 00 know are named."""
+"""Chapter 00: its exercises name the usual slips."""
 
 import pytest
 import torch
-from faults import NOTEBOOKS
 from notebook_code import solution, verdict
+from notebook_files import ROOT
 from torch import nn
 
 from kdutils import evaluate
 from kdutils.course import models
 from kdutils.course.exercises import chapter00 as exercises
 
-NOTEBOOK = NOTEBOOKS / "00_why_distill.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "00_why_distill.ipynb"
 
+# Exercises
 
 SLIPS = {
     "the parameters were counted": lambda i, o, k, size: i * o * k * k,

@@ -1,18 +1,23 @@
-"""The definitions in notebook 05 equal the library's, in value and gradient."""
+"""Chapter 05: what the notebook writes out equals the library; its exercises name the usual slips."""
 
 import copy
 import itertools
 
+import pytest
 import torch
 import torch.nn.functional as F
-from faults import NOTEBOOKS
-from notebook_code import assert_same_loss, definition
+from notebook_code import assert_same_loss, definition, verdict
+from notebook_files import ROOT
 from torch import nn
 
+from kdutils.course.exercises import chapter05 as exercises
 from kdutils.course.mutual import mutual_terms, weights_exchanged
 from kdutils.losses import dml_loss, ensemble_kd_loss
 
-NOTEBOOK = NOTEBOOKS / "05_online_distillation.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "05_online_distillation.ipynb"
+
+# What the notebook writes out equals the library
+
 GENERATOR = torch.Generator().manual_seed(0)
 CASES = [tuple(3 * torch.randn(2, 16, 10, generator=GENERATOR, dtype=torch.float64)) for _ in range(3)]
 IMAGES, LABELS = torch.randn(16, 5, generator=GENERATOR), torch.arange(16) % 10
@@ -89,3 +94,62 @@ def test_codistilled_is_the_sum_of_what_every_process_minimises():
         with torch.no_grad():
             for parameter in peers.parameters():
                 parameter += 0.1
+
+
+# Exercises
+
+
+def divergence(own, other):
+    """KL(other ‖ own)."""
+    log_q, log_p = F.log_softmax(own, dim=1), F.log_softmax(other, dim=1)
+    return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+
+def hard(logits, labels):
+    return sum(F.cross_entropy(own, labels) for own in logits)
+
+
+def mutual(logits, pair_loss=lambda own, other: divergence(own, other.detach())):
+    return sum(pair_loss(own, other) for own, other in itertools.permutations(logits, 2))
+
+
+SLIPS = {
+    "summed over the other peers": lambda z, y: hard(z, y) + mutual(z),
+    "counts the peer itself": lambda z, y: hard(z, y) + mutual(z) / len(z),
+    "the other peers learn too": lambda z, y: hard(z, y) + mutual(z, divergence) / (len(z) - 1),
+    "swapped": lambda z, y: (
+        hard(z, y) + mutual(z, lambda own, other: divergence(other.detach(), own)) / (len(z) - 1)
+    ),
+    "the labels are missing": lambda z, y: mutual(z) / (len(z) - 1),
+    "only the labels count": hard,
+    "the cohort's mean": lambda z, y: (hard(z, y) + mutual(z) / (len(z) - 1)) / len(z),
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_slip_in_cohort_loss_is_named(capsys, name):
+    said = verdict(capsys, exercises.cohort_loss, SLIPS[name])
+    assert said.startswith("✗ not yet") and name in said
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (1e6 / 10, "the batch was forgotten"),
+        (1e6 / 128, "the classes were forgotten"),
+        (4e6 / 1280, "the weights were counted in bytes"),
+        (1e6 / 5120, "the logits in bytes"),
+        (500, "too low"),
+    ],
+)
+def test_slip_in_break_even_is_named(capsys, attempt, said):
+    assert said in verdict(capsys, exercises.break_even, attempt)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [("it grows", "err differently"), ("it stays", "disagree"), ("so what", "expected one")],
+)
+def test_wrong_choice_is_answered(capsys, attempt, said):
+    answer = verdict(capsys, exercises.heavy_weight, attempt)
+    assert answer.startswith("✗ not yet") and said in answer

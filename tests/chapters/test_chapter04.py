@@ -1,13 +1,19 @@
-"""The definitions in notebook 04 do what the text beside them says."""
+"""Chapter 04: what the notebook writes out equals the library; its exercises name the usual slips."""
 
+import pytest
 import torch
-from faults import NOTEBOOKS
-from notebook_code import definition
+import torch.nn.functional as F
+from notebook_code import definition, verdict
+from notebook_files import ROOT
 
 from kdutils.course import data
+from kdutils.course.exercises import chapter04 as exercises
 from kdutils.losses import kd_loss
 
-NOTEBOOK = NOTEBOOKS / "04_offline_distillation.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "04_offline_distillation.ipynb"
+
+# What the notebook writes out equals the library
+
 LOGITS = 5 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randint(256, (6, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -65,3 +71,60 @@ def test_noise_changes_the_given_share_and_always_the_label():
     noisy = definition(NOTEBOOK, "with_noise")(labels, 0.4, seed=0)
     assert 0.38 < (noisy != labels).float().mean() < 0.42
     assert (noisy - labels)[noisy != labels].remainder(10).unique().tolist() == list(range(1, 10))
+
+
+# Exercises
+
+
+def each(list_of_logits, function):
+    return torch.stack([function(logits) for logits in list_of_logits])
+
+
+SLIPS = {
+    "the logits were averaged": lambda teachers, T: (sum(teachers) / len(teachers) / T).softmax(dim=-1),
+    "the temperature is missing": lambda teachers, T: each(teachers, lambda z: z.softmax(dim=-1)).mean(dim=0),
+    "multiplied by T": lambda teachers, T: each(teachers, lambda z: (T * z).softmax(dim=-1)).mean(dim=0),
+    "the average was softened": lambda teachers, T: (
+        each(teachers, lambda z: z.softmax(dim=-1)).mean(dim=0) / T
+    ).softmax(dim=-1),
+    "added up": lambda teachers, T: sum((z / T).softmax(dim=-1) for z in teachers),
+    "over the batch": lambda teachers, T: each(teachers, lambda z: (z / T).softmax(dim=0)).mean(dim=0),
+    "over the teachers": lambda teachers, T: (torch.stack(list(teachers)) / T).softmax(dim=0).mean(dim=0),
+    "log-probabilities were averaged": lambda teachers, T: each(
+        teachers, lambda z: F.log_softmax(z / T, dim=-1)
+    ).mean(dim=0),
+    "the logarithm of the mean": lambda teachers, T: torch.log(
+        each(teachers, lambda z: (z / T).softmax(dim=-1)).mean(dim=0)
+    ),
+    "only the first teacher": lambda teachers, T: (teachers[0] / T).softmax(dim=-1),
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_slip_in_ensemble_targets_is_named(capsys, name):
+    said = verdict(capsys, exercises.ensemble_targets, SLIPS[name])
+    assert said.startswith("✗ not yet") and name in said
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (18, "places were forgotten"),
+        (32, "rest was forgotten"),
+        (16, "places and the rest"),
+        (26, "one byte"),
+        (2000, "all 1000"),
+        (272, "bits"),
+        (17, "numbers were counted"),
+        (52, "single precision"),
+    ],
+)
+def test_slip_in_the_cache_is_named(capsys, attempt, said):
+    assert said in verdict(capsys, exercises.cache_mb, attempt)
+
+
+@pytest.mark.parametrize(
+    "attempt", ["about a tenth, as by chance", "about half", "nearly all", "nonsense", 3]
+)
+def test_wrong_choice_is_answered(capsys, attempt):
+    assert verdict(capsys, exercises.shoes_from_tops, attempt).startswith("✗ not yet")

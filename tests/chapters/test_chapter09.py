@@ -1,19 +1,23 @@
-"""The blocks in notebook 09 equal the library's; the search stays in its space and within its budget."""
+"""Chapter 09: what the notebook writes out equals the library; its exercises name the usual slips."""
 
 import random
 from functools import cache, partial
 
 import pytest
 import torch
-from faults import NOTEBOOKS
-from notebook_code import definition
+from notebook_code import definition, verdict
+from notebook_files import ROOT
 from torch import nn
 
 from kdutils import evaluate
 from kdutils.course import models
+from kdutils.course.exercises import chapter09 as exercises
 from kdutils.course.models import BlockNet, InvertedResidual, conv_stage, separable_block
 
-NOTEBOOK = NOTEBOOKS / "09_optimized_student.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "09_optimized_student.ipynb"
+
+# What the notebook writes out equals the library
+
 MAPS = torch.randn(4, 6, 7, 7, generator=torch.Generator().manual_seed(0))
 ONE_IMAGE = torch.zeros(1, 1, 28, 28)
 SHAPES = [(6, 10, 1), (6, 6, 1), (6, 6, 2), (6, 10, 2)]
@@ -174,3 +178,76 @@ def test_the_widest_plain_student_is_the_last_one_within_the_time():
     widest_plain = definition(NOTEBOOK, "widest_plain", ms=lambda net, batch_size: net[1][0] * batch_size)
     assert [widest_plain(limit, 1) for limit in (1, 17, 17.5, 63)] == [1, 17, 17, 63]
     assert widest_plain(64, 2) == 32
+
+
+# Exercises
+
+
+def ranks(values):
+    return values.argsort().argsort().double()
+
+
+def correlation(x, y):
+    return torch.corrcoef(torch.stack([x.double(), y.double()]))[0, 1]
+
+
+def by_differences(x, y, factor=6.0, denominator=lambda n: n * (n**2 - 1), power=2):
+    difference = (ranks(x) - ranks(y)).abs() ** power
+    return 1 - factor * difference.sum() / denominator(len(x))
+
+
+def kendall(x, y):
+    pairs = [(i, j) for i in range(len(x)) for j in range(i)]
+    signs = [((x[i] - x[j]) * (y[i] - y[j])).sign() for i, j in pairs]
+    return sum(signs) / len(pairs)
+
+
+SLIPS = {
+    "one argsort": lambda x, y: correlation(x.argsort(), y.argsort()),
+    "the values were correlated": correlation,
+    "only the first argument": lambda x, y: correlation(ranks(x), y),
+    "only the second argument": lambda x, y: correlation(x, ranks(y)),
+    "from the largest down": lambda x, y: by_differences(x, -y),
+    "the factor 6 is missing": lambda x, y: by_differences(x, y, factor=1),
+    "1 minus is missing": lambda x, y: 1 - by_differences(x, y),
+    "the denominator is n³": lambda x, y: by_differences(x, y, denominator=lambda n: n**3),
+    "not squared": lambda x, y: by_differences(x, y, power=1),
+    "Kendall": kendall,
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_slip_in_the_rank_correlation_is_named(capsys, name):
+    said = verdict(capsys, exercises.rank_correlation, SLIPS[name])
+    assert said.startswith("✗ not yet") and name in said
+
+
+@pytest.mark.parametrize("attempt", [by_differences, lambda x, y: correlation(ranks(x), ranks(y)).item()])
+def test_other_ways_to_the_rank_correlation_pass(capsys, attempt):
+    assert verdict(capsys, exercises.rank_correlation, attempt) == "✓ passed"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (9, "depthwise part was left out"),
+        (128, "pointwise part was left out"),
+        (7.9, "swapped"),
+        (1152, "multiplied"),
+        (0.119, "the other way round"),
+        (8.0, "too low"),
+        (8.6, "too high"),
+    ],
+)
+def test_slip_in_the_saving_is_named(capsys, attempt, said):
+    answer = verdict(capsys, exercises.times_cheaper, attempt)
+    assert answer.startswith("✗ not yet") and said in answer
+
+
+def test_one_digit_after_the_point_is_enough(capsys):
+    assert verdict(capsys, exercises.times_cheaper, 8.4) == "✓ passed"
+
+
+@pytest.mark.parametrize("attempt", ["all of them", "the separable ones", "the inverted ones", "none", 3])
+def test_wrong_choice_is_answered(capsys, attempt):
+    assert verdict(capsys, exercises.millisecond_budget, attempt).startswith("✗ not yet")
