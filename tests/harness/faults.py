@@ -1,6 +1,6 @@
 """Runs a notebook with a fault injected into kdutils, and tells which of its claims still hold.
 
-    python tests/faults.py notebooks/01_response_knowledge.ipynb "kd_loss zeroed"     # prints JSON
+    python tests/harness/faults.py notebooks/01_response_knowledge.ipynb "kd_loss zeroed"     # prints JSON
 
 A claim of a gain that holds although the loss is zeroed, or the teacher's classes are permuted, was no claim.
 Sound conditions (other arithmetic, other seeds, no network) are injected in the same way: there all hold.
@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import os
+import pkgutil
 import runpy
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import sealed
 import torch
 from torch import Tensor
+
+import kdutils
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -52,60 +54,83 @@ def note_reached() -> None:
     reached = True
 
 
-def zero_loss(*arguments: Any, **_: Any) -> Tensor:
+def zero_loss(*arguments: Any, **settings: Any) -> Tensor:
     """Zero, with zero gradients for every tensor that asks for one."""
     note_reached()
-    return torch.stack([tensor.sum() * 0 for tensor in tensors_in(arguments)]).sum()
+    return torch.stack([tensor.sum() * 0 for tensor in tensors_in([*arguments, *settings.values()])]).sum()
+
+
+# These judge, and keep the true losses: a yardstick that is bent as well measures nothing.
+YARDSTICKS = ("kdutils.audit", "kdutils.course.exercises")
+
+
+@functools.cache
+def load_library() -> None:
+    """Imports all of kdutils, so that everything which takes a function by its name holds it already."""
+    for module in pkgutil.walk_packages(kdutils.__path__, "kdutils."):
+        with contextlib.suppress(ImportError):  # what needs a package that is not installed
+            importlib.import_module(module.name)
+
+
+def every_loss() -> dict[str, Any]:
+    """Name → loss, for every function `…_loss` and every module `…Loss` that is defined in kdutils.losses."""
+    load_library()
+    return {
+        name: value
+        for module_name, module in sorted(sys.modules.items())
+        if module_name.startswith("kdutils.losses.")
+        for name, value in vars(module).items()
+        if name.endswith(("_loss", "Loss"))
+        and not name.startswith("_")
+        and getattr(value, "__module__", "").startswith("kdutils.losses.")
+    }
+
+
+def replace_function(true: Any, faulty: Any) -> None:
+    """Puts a function in another's place wherever kdutils holds that one, save in the yardsticks."""
+    load_library()
+    for module_name, module in list(sys.modules.items()):
+        if module_name.split(".")[0] == "kdutils" and not module_name.startswith(YARDSTICKS):
+            for name in [name for name, value in vars(module).items() if value is true]:
+                setattr(module, name, faulty)
+
+
+def zero(loss: Any) -> None:
+    """Zeroes a loss, which is a function or a class of modules."""
+    if inspect.isclass(loss):
+        loss.forward = lambda self, *arguments, **settings: zero_loss(
+            *self.parameters(), *arguments, **settings
+        )
+    else:
+        replace_function(loss, zero_loss)
 
 
 def zero_every_loss() -> None:
-    for module_name in ("response", "feature", "relation", "online", "selfdistill", "transformer"):
-        with contextlib.suppress(ModuleNotFoundError):
-            module = importlib.import_module(f"kdutils.{module_name}")
-            for name in dir(module):
-                if name.endswith("_loss"):
-                    setattr(module, name, zero_loss)
+    for loss in every_loss().values():
+        zero(loss)
 
 
-def replace_loss(module_name: str, name: str, faulty_loss: Callable[..., Tensor]) -> None:
-    """Puts a faulty loss in a loss's place, also where another module has imported it by name.
-
-    `kdutils.check` keeps the true one: a yardstick that is bent as well measures nothing.
-    """
-    true_loss = getattr(importlib.import_module(f"kdutils.{module_name}"), name)
-    for loaded, module in list(sys.modules.items()):
-        is_yardstick = loaded.startswith("kdutils.check")
-        if loaded.startswith("kdutils.") and not is_yardstick and getattr(module, name, None) is true_loss:
-            setattr(module, name, faulty_loss)
-
-
-def zero_one_loss(path: str) -> Callable[[], None]:
-    """A fault that zeroes one loss, named as "module.function"."""
-    module_name, name = path.split(".")
+def scale_kd_loss(factor: Callable[[dict[str, Any]], float]) -> Callable[[], None]:
+    """A fault that multiplies `kd_loss` by a factor of the arguments of its call."""
 
     def inject() -> None:
-        assert hasattr(importlib.import_module(f"kdutils.{module_name}"), name), path
-        replace_loss(module_name, name, zero_loss)
+        kd_loss = every_loss()["kd_loss"]
+        signature = inspect.signature(kd_loss)
 
-    return inject
-
-
-def scale_kd_loss(factor: Callable[[Tensor, float], float]) -> Callable[[], None]:
-    """A fault that multiplies `kd_loss` by a factor of the student's logits and the temperature."""
-
-    def inject() -> None:
-        from kdutils.losses import response
-
-        kd_loss = response.kd_loss
-
-        def faulty_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+        @functools.wraps(kd_loss)
+        def faulty_loss(*args: Any, **settings: Any) -> Tensor:
             note_reached()
-            loss = kd_loss(student_logits, teacher_logits, temperature)
-            return loss * factor(student_logits, temperature)
+            call = signature.bind(*args, **settings)
+            call.apply_defaults()
+            return kd_loss(*args, **settings) * factor(call.arguments)
 
-        replace_loss("response", "kd_loss", faulty_loss)
+        replace_function(kd_loss, faulty_loss)
 
     return inject
+
+
+def number_of_classes(call: dict[str, Any]) -> int:
+    return call["student_logits"].shape[call.get("class_dim", -1)]
 
 
 def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], None]:
@@ -123,7 +148,7 @@ def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], No
                 change(teacher)
             return teacher
 
-        models.load_teacher = faulty_teacher
+        replace_function(load_teacher, faulty_teacher)
 
     return inject
 
@@ -154,7 +179,7 @@ def untrain_every_teacher() -> None:
             torch.manual_seed(1)
             return type(trained)(trained.config).eval()
 
-    encoder.load_encoder = load_untrained_encoder
+    replace_function(load_encoder, load_untrained_encoder)
 
 
 def leave_in_train_mode(teacher: torch.nn.Module) -> None:
@@ -187,25 +212,24 @@ def one_network_for_all() -> None:
         note_reached()
         return teacher
 
-    models.load_teacher = load_faulty_teacher
-    models.small_cnn = lambda seed=0, width=8: small_cnn(seed)
+    replace_function(models.load_teacher, load_faulty_teacher)
+    replace_function(small_cnn, lambda seed=0, width=8: small_cnn(seed))
 
 
 def shift_seeds(offset: int) -> Callable[[], None]:
     """A condition that draws other subsets, initial weights and batches wherever a seed is named."""
 
     def inject() -> None:
-        import kdutils
         from kdutils import batches, peers
-        from kdutils.course import data, models
+        from kdutils.course import models
 
         note_reached()
-        shift_seed_of(kdutils, "set_seed", offset)
-        for owner in (batches, data):
-            shift_seed_of(owner, "balanced_index", offset)
+        for drawn in (kdutils.set_seed, batches.balanced_index):
+            replace_function(drawn, with_shifted_seed(drawn, offset))
         for drawn in (batches.Batches, models.ConvNet, models.BlockNet):
-            shift_seed_of(drawn, "__init__", offset)
-        peers.torchrun = functools.partial(torchrun_shifted, peers.torchrun, offset)
+            drawn.__init__ = with_shifted_seed(drawn.__init__, offset)
+        shifted = functools.partial(torchrun_shifted, peers.torchrun, offset)
+        replace_function(peers.torchrun, shifted)
 
     return inject
 
@@ -225,9 +249,8 @@ def run_shifted(offset: str, *command: str) -> None:
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 
 
-def shift_seed_of(owner: Any, name: str, offset: int) -> None:
-    """Lets a function add the offset to its argument `seed`, unless that is None."""
-    function = getattr(owner, name)
+def with_shifted_seed(function: Callable[..., Any], offset: int) -> Callable[..., Any]:
+    """The function with the offset added to its argument `seed`, unless that is None."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -238,23 +261,25 @@ def shift_seed_of(owner: Any, name: str, offset: int) -> None:
             call.arguments["seed"] += offset
         return function(*call.args, **call.kwargs)
 
-    setattr(owner, name, shifted)
+    return shifted
 
 
 def seal() -> None:
     """A condition under which nobody is asked for anything, and nothing is written but temporary files."""
+    import sealed
+
     global attempts
     attempts = sealed.seal()
 
 
 FAULTS: dict[str, Callable[[], None]] = {
     "losses zeroed": zero_every_loss,
-    "kd_loss zeroed": zero_one_loss("response.kd_loss"),
+    "kd_loss zeroed": lambda: zero(every_loss()["kd_loss"]),
     "classes permuted": change_teacher(permute_classes),
     "teacher untrained": untrain_every_teacher,
     "teacher in train mode": change_teacher(leave_in_train_mode),
-    "T² dropped": scale_kd_loss(lambda student_logits, temperature: 1 / temperature**2),
-    "mean over classes": scale_kd_loss(lambda student_logits, temperature: 1 / student_logits.shape[1]),
+    "T² dropped": scale_kd_loss(lambda call: 1 / call["temperature"] ** 2),
+    "mean over classes": scale_kd_loss(lambda call: 1 / number_of_classes(call)),
     "one network for all": one_network_for_all,
 }
 # Under these the teacher teaches nothing; under the others a student may still learn from it.
@@ -293,18 +318,24 @@ class Outcome(NamedTuple):
     claims: dict[str, bool]  # claim → whether it holds
     reached: bool  # whether the notebook came across the fault at all
     values: dict[str, float]  # claim → what was measured; none for a claim that is made more than once
+    seconds: float  # of CPU, with those of the processes that the notebook starts
+
+
+def can_reach(notebook: Path, fault: str) -> bool:
+    """Whether the fault was made for this notebook, and it names something that the fault replaces."""
+    if notebook.stem != MADE_FOR.get(fault, notebook.stem):
+        return False
+    return fault not in REPLACED or any(name in notebook.read_text() for name in REPLACED[fault])
 
 
 def outcome_under(notebook: Path, fault: str) -> Outcome:
     """The outcome of a notebook that runs under a fault in its own process.
 
     A cell that raises counts as a claim that fails, named after the cell's number; the next cells still run.
-    A notebook that cannot come across the fault is not run: no claims, and not reached. Nor is one for which
-    it was not made.
+    A notebook that cannot come across the fault is not run: no claims, and not reached.
     """
-    elsewhere = notebook.stem != MADE_FOR.get(fault, notebook.stem)
-    if elsewhere or (fault in REPLACED and not any(name in notebook.read_text() for name in REPLACED[fault])):
-        return Outcome({}, reached=False, values={})
+    if not can_reach(notebook, fault):
+        return Outcome({}, reached=False, values={}, seconds=0.0)
     process = subprocess.run(
         [sys.executable, __file__, str(notebook), fault],
         capture_output=True,
@@ -327,11 +358,11 @@ def main(notebook: str, fault: str) -> None:
     from IPython.core.inputtransformer2 import TransformerManager
     from IPython.display import display
 
-    import kdutils.check
+    from kdutils import claim as claims
 
     outcomes: dict[str, bool] = {}
     values: dict[str, float] = {}
-    true_check = kdutils.claim.check
+    true_check = claims.check
 
     def recording_check(claim: str, value: float, **bounds: Any) -> None:
         if claim in outcomes:
@@ -341,11 +372,11 @@ def main(notebook: str, fault: str) -> None:
         try:
             true_check(claim, value, **bounds)
             outcomes[claim] = outcomes.get(claim, True)
-        except kdutils.claim.ClaimFailed as failure:
+        except claims.ClaimFailed as failure:
             outcomes[claim] = False
             print(failure, file=sys.stderr)
 
-    kdutils.claim.check = recording_check
+    replace_function(true_check, recording_check)
     (FAULTS | SOUND)[fault]()
     cells = [c for c in json.loads(Path(notebook).read_text())["cells"] if c["cell_type"] == "code"]
     namespace: dict[str, Any] = {"__name__": "__main__", "display": display}
@@ -361,7 +392,8 @@ def main(notebook: str, fault: str) -> None:
 
         plt.close("all")
     outcomes |= {f"does without what was refused: {attempt}": False for attempt in attempts}
-    print(json.dumps({"claims": outcomes, "reached": reached, "values": values}))
+    seconds = sum(os.times()[:4])  # own and children's, in user and in system mode
+    print(json.dumps({"claims": outcomes, "reached": reached, "values": values, "seconds": seconds}))
 
 
 if __name__ == "__main__":

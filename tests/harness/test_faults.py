@@ -1,6 +1,9 @@
 """The fault harness sees what it must: a zeroed loss and a spoiled teacher break the claims built on them."""
 
 import copy
+import inspect
+import sys
+import types
 from pathlib import Path
 
 import faults
@@ -10,14 +13,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebook_files import write
 
 import kdutils
-from kdutils import batches, peers
+from kdutils import batches, losses
+from kdutils.audit import forms
 from kdutils.course import encoder, models
-from kdutils.losses import feature, online, relation, response, self_distillation, transformer
+from kdutils.course.exercises import chapter01
+from kdutils.losses import online, response, self_distillation
 
 CELLS = [
     "import torch\n\nfrom kdutils.course import models\nfrom kdutils.claim import check\n"
-    "from kdutils.losses.response import kd_loss",
-    "student, teacher = torch.zeros(4, 3), torch.eye(4, 3)\nloss = kd_loss(student, teacher, 2.0)\n"
+    "from kdutils.losses import kd_loss",
+    "student, teacher = torch.zeros(4, 3), torch.eye(4, 3)\n"
+    "loss = kd_loss(student, teacher, temperature=2.0)\n"
     'check("there is something to learn, nats", loss, above=0.01)',
     "net = models.load_teacher()\n"
     'check("the first bias", net.classifier.bias[0], equals=FIRST_BIAS, tolerance=1e-6)\n'
@@ -29,15 +35,20 @@ CELLS = [
 ]
 
 
-LOSS_MODULES = (feature, online, relation, response, self_distillation, transformer)
+NOT_RUN = faults.Outcome({}, reached=False, values={}, seconds=0.0)
 
 
 @pytest.fixture(autouse=True)
-def losses_come_back(monkeypatch):
-    for module in LOSS_MODULES:
-        for name in dir(module):
-            if name.endswith("_loss"):
-                monkeypatch.setattr(module, name, getattr(module, name))
+def library_comes_back():
+    """What a fault has replaced in kdutils stands there again after each test."""
+    faults.load_library()
+    owners = [module for name, module in sys.modules.items() if name.split(".")[0] == "kdutils"]
+    owners += [losses.VIDLoss, batches.Batches, models.ConvNet, models.BlockNet]
+    before = [(owner, name, value) for owner in owners for name, value in vars(owner).items()]
+    yield
+    for owner, name, value in before:
+        if vars(owner).get(name) is not value:
+            setattr(owner, name, value)
 
 
 @pytest.fixture(scope="module")
@@ -90,31 +101,50 @@ def test_a_fault_breaks_the_claims_built_on_it_and_no_others(outcomes, fault, br
 @pytest.mark.parametrize("fault, factor", [("T² dropped", 1 / 4), ("mean over classes", 1 / 3)])
 def test_a_scaled_loss_is_scaled(fault, factor):
     student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
-    kd_loss = response.kd_loss
+    expected = factor * response.kd_loss(student, teacher, temperature=2.0)
     faults.FAULTS[fault]()
-    assert response.kd_loss is not kd_loss
-    expected = factor * kd_loss(student, teacher, 2.0)
     torch.testing.assert_close(response.kd_loss(student, teacher, temperature=2.0), expected)
 
 
-@pytest.mark.parametrize("fault", ["kd_loss zeroed", "T² dropped", "mean over classes"])
-def test_a_faulty_kd_loss_is_met_through_the_losses_built_on_it_but_not_by_the_checks(fault):
-    from kdutils.course.exercises import chapter01
-
+def test_a_loss_whose_temperature_is_left_out_is_scaled_by_the_default():
     student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
-    built_on_it = [
-        lambda: online.ensemble_kd_loss(student, [teacher, teacher], 2.0),
-        lambda: self_distillation.cs_kd_loss(student, teacher, 2.0),
-        lambda: transformer.token_kd_loss(student[None], teacher[None], torch.ones(1, 4), 2.0),
+    expected = response.kd_loss(student, teacher) / 16
+    faults.FAULTS["T² dropped"]()
+    torch.testing.assert_close(response.kd_loss(student, teacher), expected)
+
+
+@pytest.mark.parametrize("fault", ["kd_loss zeroed", "T² dropped", "mean over classes"])
+def test_a_faulty_kd_loss_is_met_wherever_it_is_imported_but_not_by_the_yardsticks(fault):
+    student, teacher = torch.zeros(4, 3), torch.eye(4, 3)
+    met = [
+        lambda: losses.kd_loss(student, teacher, temperature=2.0),
+        lambda: online.ensemble_kd_loss(student, [teacher, teacher], temperature=2.0),
+        lambda: self_distillation.cs_kd_loss(student, teacher, temperature=2.0),
     ]
-    before, true_loss = [loss().item() for loss in built_on_it], response.kd_loss
+    before, true_loss = [loss().item() for loss in met], response.kd_loss
     faults.FAULTS[fault]()
-    assert all(loss().item() < 0.5 * value for loss, value in zip(built_on_it, before, strict=True))
+    assert all(loss().item() < 0.5 * value for loss, value in zip(met, before, strict=True))
     assert chapter01.kd_loss is true_loss
 
 
-def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies(monkeypatch):
-    monkeypatch.setattr(models, "load_teacher", models.load_teacher)
+def test_a_module_that_takes_a_loss_under_another_name_gets_the_faulty_one(monkeypatch):
+    """Also where it is no module of losses; an exercise's check keeps the true one."""
+    program, check = types.ModuleType("kdutils.program"), types.ModuleType("kdutils.course.exercises.new")
+    program.soft, check.soft = response.kd_loss, response.kd_loss
+    for module in (program, check):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    true_loss = response.kd_loss
+    faults.zero_every_loss()
+    assert program.soft is faults.zero_loss and check.soft is true_loss
+
+
+def test_all_yardsticks_are_loaded_before_a_fault_can_reach_them():
+    faults.load_library()
+    loaded = [name for name in sys.modules if name.startswith(faults.YARDSTICKS)]
+    assert forms.__name__ in loaded and "kdutils.course.exercises.chapter12" in loaded
+
+
+def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies():
     faults.FAULTS["teacher in train mode"]()
     teacher = models.load_teacher()
     for network in (teacher, copy.deepcopy(teacher)):
@@ -122,9 +152,7 @@ def test_a_teacher_left_in_train_mode_stays_there_and_so_do_its_copies(monkeypat
         assert all(module.training for module in network.modules())
 
 
-def test_an_untrained_encoder_is_another_network_of_the_same_shapes(monkeypatch):
-    monkeypatch.setattr(models, "load_teacher", models.load_teacher)  # so that they come back after this test
-    monkeypatch.setattr(encoder, "load_encoder", encoder.load_encoder)
+def test_an_untrained_encoder_is_another_network_of_the_same_shapes():
     trained = encoder.load_encoder()
     faults.FAULTS["teacher untrained"]()
     torch.manual_seed(7)
@@ -140,19 +168,20 @@ def test_an_untrained_encoder_is_another_network_of_the_same_shapes(monkeypatch)
 def test_a_notebook_without_a_teacher_is_not_run_under_a_spoiled_one(tmp_path):
     nothing = write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "01_nothing.ipynb")
     for fault in faults.REPLACED:
-        assert faults.outcome_under(nothing, fault) == faults.Outcome({}, reached=False, values={})
+        assert faults.outcome_under(nothing, fault) == NOT_RUN
     named = write(new_notebook(cells=[new_code_cell("load_teacher")]), tmp_path / "02_named.ipynb")
-    assert faults.outcome_under(named, "classes permuted").claims == {"cell 1 runs": False}
+    assert faults.can_reach(named, "classes permuted")
+    assert faults.can_reach(nothing, "losses zeroed")
 
 
 def test_a_fault_made_for_one_notebook_is_not_run_in_another(tmp_path):
     for fault, home in faults.MADE_FOR.items():
         assert (faults.NOTEBOOKS / f"{home}.ipynb").exists()
-        broken = new_notebook(cells=[new_code_cell("1 / 0")])
-        elsewhere = write(broken, tmp_path / "01_elsewhere.ipynb")
-        assert faults.outcome_under(elsewhere, fault) == faults.Outcome({}, reached=False, values={})
-        there = write(broken, tmp_path / f"{home}.ipynb")
-        assert faults.outcome_under(there, fault).claims == {"cell 1 runs": False}
+        elsewhere, there = tmp_path / "01_elsewhere.ipynb", tmp_path / f"{home}.ipynb"
+        for path in (elsewhere, there):
+            write(new_notebook(cells=[new_code_cell("1 / 0")]), path)
+        assert faults.outcome_under(elsewhere, fault) == NOT_RUN
+        assert faults.can_reach(there, fault)
 
 
 def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
@@ -161,32 +190,33 @@ def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
         assert [file.name for file in package.rglob("*.py") if name in file.read_text()] == [home]
 
 
-def test_survivors_hold_under_every_fault(survivors):
-    assert survivors == {"four is four", "a later cell still runs"}
-
-
 def test_a_notebook_that_cannot_be_run_at_all_is_an_error(tmp_path):
     (tmp_path / "broken.ipynb").write_text("{}")
     with pytest.raises(AssertionError, match="KeyError"):
         faults.outcome_under(tmp_path / "broken.ipynb", "kd_loss zeroed")
 
 
-def test_a_loss_that_does_not_exist_cannot_be_zeroed():
-    with pytest.raises(AssertionError, match=r"response\.no_loss"):
-        faults.zero_one_loss("response.no_loss")()
-
-
-def test_every_loss_is_zeroed():
-    originals = {
-        (module, name): getattr(module, name)
-        for module in LOSS_MODULES
-        for name in dir(module)
-        if name.endswith("_loss")
-    }
-    assert len(originals) >= 10
+def test_every_loss_is_found_and_zeroed():
+    found = faults.every_loss()
+    exported = {name for name in losses.__all__ if name.endswith(("_loss", "Loss"))}
+    assert exported <= found.keys() and len(exported) > 25
     faults.zero_every_loss()
-    left = [name for (module, name), original in originals.items() if getattr(module, name) is original]
+    left = [name for name in exported if inspect.isfunction(found[name]) and found[name] in all_functions()]
     assert left == []
+    features = torch.randn(2, 3, 4, 4, requires_grad=True)
+    vid = losses.VIDLoss(3, 3)
+    value = vid(features, torch.ones(2, 3, 4, 4))
+    value.backward()
+    assert value.item() == 0
+    assert all(not tensor.grad.any() for tensor in (features, *vid.parameters()))
+
+
+def all_functions():
+    """What the modules of losses, and the package above them, hold."""
+    names = [name for name in sys.modules if name.startswith("kdutils.losses")]
+    return [
+        value for name in names for value in vars(sys.modules[name]).values() if inspect.isfunction(value)
+    ]
 
 
 def test_a_zeroed_loss_is_zero_and_so_is_every_gradient():
@@ -198,7 +228,7 @@ def test_a_zeroed_loss_is_zero_and_so_is_every_gradient():
     assert student.grad.tolist() == [0, 0, 0] and hidden[0].grad.tolist() == [0, 0]
 
 
-def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
+def test_shifted_seeds_draw_something_else_and_no_seed_stays_none():
     labels = torch.arange(10).repeat(20)
     drawn = {
         "subset": lambda seed: batches.balanced_index(labels, 50, seed),
@@ -209,13 +239,6 @@ def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
         "all else": lambda seed: (kdutils.set_seed(seed), torch.rand(3))[1],
     }
     before, later = ({name: draw(seed) for name, draw in drawn.items()} for seed in (0, 1000))
-    monkeypatch.setattr(
-        batches, "balanced_index", batches.balanced_index
-    )  # so that they come back after this test
-    monkeypatch.setattr(kdutils, "set_seed", kdutils.set_seed)
-    monkeypatch.setattr(peers, "torchrun", peers.torchrun)
-    for owner in (batches.Batches, models.ConvNet, models.BlockNet):
-        monkeypatch.setattr(owner, "__init__", owner.__init__)
     faults.SOUND["seeds from 1000"]()
     for name, draw in drawn.items():
         assert not torch.equal(draw(0), before[name]) and torch.equal(draw(0), later[name]), name
@@ -224,7 +247,7 @@ def test_shifted_seeds_draw_something_else_and_no_seed_stays_none(monkeypatch):
 
 def test_vector_instructions_are_switched_off_in_the_run(tmp_path):
     cells = [
-        "import torch\nfrom kdutils.check import check",
+        "import torch\nfrom kdutils.claim import check",
         'check("plain code", torch.backends.cpu.get_cpu_capability() == "DEFAULT", equals=1)',
     ]
     notebook = write(new_notebook(cells=[new_code_cell(c) for c in cells]), tmp_path / "01_small.ipynb")
