@@ -6,8 +6,9 @@
 # make bench                    measure speed and memory
 # make binder                   run all notebooks in Binder's memory, 2 GB; print what each takes
 # make colab                    run all notebooks with Colab's versions, from a wheel (another environment)
-# make mutants                  run all notebooks under all faults (hours): which claims notice?
-# make mutants NB=notebooks/01_response_knowledge.ipynb        the same for one of them
+# make faults                   run all notebooks without distillation, and with shuffled classes (an hour)
+# make faults NB=notebooks/01_response_knowledge.ipynb         the same for one of them
+# make faults ALL=1             run all notebooks under every fault and condition (hours)
 # make mutation                 run the unit tests on mutants of losses, training and measures (an hour)
 #
 # Each of them makes the environment .venv and installs what it needs, once.
@@ -32,8 +33,8 @@ test: .venv/test.stamp
 notebooks: .venv/test.stamp
 	@.venv/bin/python tools/store_notebooks.py $(NB)
 
-mutants: .venv/test.stamp
-	@.venv/bin/python tests/mutants.py $(NB)
+faults: .venv/test.stamp
+	@.venv/bin/python tests/harness/fault_runs.py $(if $(ALL),--all) $(NB)
 
 mutation: .venv/mutation.stamp
 	@mkdir -p .mutation && cp -R kdutils tests pyproject.toml .mutation
@@ -67,4 +68,4 @@ colab: .venv/test.stamp
 	@sh tools/install.sh "$(PYTHON)" -e ".[mutation]"
 	@touch $@
 
-.PHONY: help lab test notebooks site mutants mutation bench binder colab
+.PHONY: help lab test notebooks site faults mutation bench binder colab

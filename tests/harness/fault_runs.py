@@ -1,63 +1,73 @@
-"""Runs every notebook under every fault and every sound condition, and keeps what became of each claim.
+"""Runs notebooks under faults and keeps what became of each claim.
 
-    python tests/fault_runs.py notebooks/*.ipynb                                   # hours, one run on every core
-    python tests/fault_runs.py notebooks/01_*.ipynb --only "losses zeroed"         # one of them
+    python tests/harness/fault_runs.py notebooks/*.ipynb            # the two faults that `make test` asks for
+    python tests/harness/fault_runs.py --all notebooks/*.ipynb      # every fault and every sound condition
 
-The outcomes are written to benchmarks/fault_runs/, a file for every notebook, as they come; the tests of the
-claims read them there. They belong to the notebook's code cells: where these change, all runs are asked for
-again, and the tests say so until they are made. Only a claim's bound can be moved without: the value that was
-measured is held against the new one. After a change in `kdutils` that may move a claim, delete the folder
-first. benchmarks/mutants.md holds the table notebook × fault.
+One run on every core; the outcomes are written as they come, a file for every notebook. They belong to what
+can move the notebook's claims: its code (see `fingerprint`) and what the library computes (see `computes`).
+Where one of these has changed, the runs are kept as earlier ones and no longer count. Only a claim's bound
+can be moved without a new run: the value that was measured is held against it.
 """
 
 import argparse
+import datetime
 import json
 import os
+import textwrap
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
-import bounds
+import claims
+import computes
 import faults
-import pandas as pd
+import fingerprint
 from replacing import replace
 from tqdm import tqdm
 
 FOLDER = Path(__file__).parent / "outcomes"
 TABLE = faults.NOTEBOOKS.parent / "docs" / "fault_runs.md"
+REQUIRED = ["losses zeroed", "classes permuted"]
+EVERY = [*faults.FAULTS, *faults.SOUND]
+SECONDS = 240  # of CPU, for a run of a notebook of which none is on file
+
 HEADING = """# Claims under faults, and where nothing is wrong
 
-Written by `make fault_runs`: how many of a notebook's claims fail, of how many. A dash stands where the notebook
-never comes across the fault; an empty cell has not been run with the notebook as it is. A claim that a fault
-leaves standing is listed, with the reason, in `tests/test_claims_*.py`.
+Written by `make faults`: how many of a notebook's claims fail, of how many. A dash stands where the notebook
+never comes across the fault, an empty cell where there is no run. The star marks a run of an earlier version
+of the notebook or of the library.
 """
 # What a table holds → how to read it, and its rows.
 SECTIONS = {
-    "The teaching is taken away": (
-        "Nothing is to be learned from the teacher. In every notebook claims must fail: 0/17 is a miss.\n"
-        "Two are none: 03 asks which pictures belong together, not what they are called, so that permuted\n"
-        "classes teach the same; and the gains of 05 are those of `dml_loss`, while what `kd_loss` brings\n"
-        "there, with the ensemble as the teacher, is reported as not settled. One network for all was made\n"
-        "for what 00 says of sizes: no student is smaller than its teacher there, and none is run elsewhere.",
-        faults.TAUGHT_NOTHING,
+    "Asked for by every test run": (
+        "The losses of the library return zero, or the teacher names every class by another's name. A "
+        "claim that rests on distillation, or on the teacher, says so where it is made (`check(…, "
+        "rests_on=…)`), and has to fail here. 03 asks which images belong together, not what they are "
+        "called, so permuted classes teach it the same.",
+        REQUIRED,
     ),
-    "The teaching is bent": (
-        "The student is still taught: by a loss of another scale, or by a teacher whose batch norm follows\n"
-        "the batch. 0/17 says that the gains are still there, by the claims that fail in the table above\n"
-        "where they are not. What a notebook says of the formula itself must fail.",
+    "Once a week: the teaching is taken away": (
+        "Nothing is to be learned from the teacher. The gains of 05 are those of `dml_loss`; what "
+        "`kd_loss` brings there, with the ensemble as the teacher, is not settled. One network for all "
+        "was made for what 00 says of sizes: no student is smaller than its teacher there.",
+        [fault for fault in faults.TAUGHT_NOTHING if fault not in REQUIRED],
+    ),
+    "Once a week: the teaching is bent": (
+        "The student is still taught: by a loss of another scale, or by a teacher whose batch norm "
+        "follows the batch. What a notebook says of the formula itself has to fail.",
         [fault for fault in faults.FAULTS if fault not in faults.TAUGHT_NOTHING],
     ),
-    "Nothing is wrong": (
+    "Once a week: nothing is wrong": (
         "Other arithmetic, other subsets, initial weights and batches. No claim may fail.",
         list(faults.SOUND),
     ),
 }
 
-Runs = dict[str, faults.Outcome]  # fault or condition → what became of the claims
-
 
 class NoRun(AssertionError):
-    """A notebook was not run under a fault, or its code has changed since."""
+    """A notebook was not run under a fault, or something that can move its claims has changed since."""
 
 
 class Job(NamedTuple):
@@ -65,64 +75,125 @@ class Job(NamedTuple):
     fault: str
 
 
-def kept_runs(notebook: Path, folder: Path = FOLDER) -> Runs:
-    """The runs on file for the notebook as it is; none where its code has changed."""
+class Run(NamedTuple):
+    """What became of the claims, when, and in how many seconds of CPU; None where that was not measured."""
+
+    outcome: faults.Outcome
+    date: str
+    seconds: float | None
+
+
+Runs = dict[str, Run]  # fault or condition → run
+
+
+# Reading
+
+
+def content_of(notebook: Path, folder: Path = FOLDER) -> dict[str, Any]:
+    """What the notebook's file holds."""
     file = folder / f"{notebook.stem}.json"
-    if not file.exists():
-        return {}
-    content = json.loads(file.read_text())
-    if content["code"] != bounds.code_of(notebook):
-        return {}
-    claims = bounds.claims_of(notebook)
-    return {fault: judged(run, claims) for fault, run in content["runs"].items()}
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"runs": {}, "earlier": {}}
 
 
-def judged(run: dict[str, Any], claims: list[bounds.Claim]) -> faults.Outcome:
+def changes(notebook: Path, content: dict[str, Any]) -> list[str]:
+    """What has changed since the runs on file were made: they count only where this is nothing."""
+    if "code" not in content:
+        return []
+    found = [] if content["code"] == fingerprint.code_of(notebook) else ["the notebook's code"]
+    now = computes.computed(fingerprint.names_in(notebook))
+    return found + [f"what {call} computes" for call in computes.moved(content["computes"], now)]
+
+
+def kept_runs(notebook: Path, folder: Path = FOLDER) -> Runs:
+    """The runs on file of the notebook as it is; none where something that can move a claim has changed."""
+    content = content_of(notebook, folder)
+    return {} if changes(notebook, content) else judged_runs(notebook, content["runs"])
+
+
+def judged_runs(notebook: Path, runs: dict[str, Any]) -> Runs:
+    made = claims.claims_of(notebook)
+    return {fault: judged(run, made) for fault, run in runs.items()}
+
+
+def judged(run: dict[str, Any], made: list[claims.Claim]) -> Run:
     """A run on file, its values held against the bounds that the claims have now.
 
     What is on file as true or false has no value, or bounds that are computed: that stays as it was seen.
     """
     values = {claim: kept for claim, kept in run["claims"].items() if not isinstance(kept, bool)}
-    seen = {claim: bounds.holds_now(claim, value, claims) for claim, value in values.items()}
-    return faults.Outcome({**run["claims"], **seen}, run["reached"], values)
+    seen = {claim: claims.holds_now(claim, value, made) for claim, value in values.items()}
+    outcome = faults.Outcome(run["claims"] | seen, run["reached"], values, run["seconds"] or 0.0)
+    return Run(outcome, run["date"], run["seconds"])
+
+
+def run_under(notebook: Path, fault: str, folder: Path = FOLDER) -> faults.Outcome:
+    """What became of the claims of the notebook as it is under a fault.
+
+    Raises NoRun where that is not on file, with the reason and what to do.
+    """
+    content = content_of(notebook, folder)
+    changed = changes(notebook, content)
+    if fault in content["runs"] and not changed:
+        return judged_runs(notebook, content["runs"])[fault].outcome
+    reason = f"since its runs something has changed: {', '.join(changed)}" if changed else "there is no run"
+    everything = "" if fault in REQUIRED else " ALL=1"
+    raise NoRun(
+        f"{notebook.stem} under {fault!r}: {reason}. make faults NB=notebooks/{notebook.name}{everything}"
+    )
+
+
+def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
+    """Claim → whether it holds under the fault; raises as `run_under`."""
+    return run_under(notebook, fault).claims
+
+
+# Writing
 
 
 def keep_run(job: Job, outcome: faults.Outcome, folder: Path = FOLDER) -> None:
     """Adds a run to the notebook's file, which is replaced at one stroke: an interrupt leaves it whole."""
-    claims = bounds.claims_of(job.notebook)
-    runs = kept_runs(job.notebook, folder) | {job.fault: outcome}
+    content = content_of(job.notebook, folder)
+    if changes(job.notebook, content):
+        content["earlier"] |= content["runs"]
+        content["runs"] = {}
+    made = claims.claims_of(job.notebook)
+    content["runs"][job.fault] = to_keep(outcome, made)
+    content["earlier"].pop(job.fault, None)
+    numbers = computes.computed(fingerprint.names_in(job.notebook))
     content = {
-        "code": bounds.code_of(job.notebook),
-        "runs": {fault: to_keep(runs[fault], claims) for fault in sorted(runs)},
+        "code": fingerprint.code_of(job.notebook),
+        "computes": {call: [float(f"{n:.6g}") for n in numbers[call]] for call in sorted(numbers)},
+        "runs": dict(sorted(content["runs"].items())),
+        "earlier": dict(sorted(content["earlier"].items())),
     }
     folder.mkdir(exist_ok=True)
-    replace(folder / f"{job.notebook.stem}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    replace(folder / f"{job.notebook.stem}.json", as_json(content))
 
 
-def to_keep(outcome: faults.Outcome, claims: list[bounds.Claim]) -> dict[str, Any]:
+def to_keep(outcome: faults.Outcome, made: list[claims.Claim]) -> dict[str, Any]:
     """What the file holds of a run: a claim's value where its bounds are literals, else whether it held."""
     judgeable = {
         claim: value
         for claim, value in outcome.values.items()
-        if bounds.holds_now(claim, value, claims) is not None
+        if claims.holds_now(claim, value, made) is not None
     }
-    return {"claims": outcome.claims | judgeable, "reached": outcome.reached}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(outcome.seconds),
+        "reached": outcome.reached,
+        "claims": outcome.claims | judgeable,
+    }
 
 
-def claims_under(notebook: Path, fault: str) -> dict[str, bool]:
-    """Claim → whether it held when the notebook was run under the fault.
-
-    Raises NoRun where it was not, or not as it is now.
-    """
-    runs = kept_runs(notebook)
-    if fault not in runs:
-        raise NoRun(f"{notebook.stem} as it is was not run under {fault!r}: make fault_runs NB={notebook}")
-    return runs[fault].claims
+def as_json(content: dict[str, Any]) -> str:
+    """A line for every claim, and one for what every call computes."""
+    computed = [f"  {json.dumps(call)}: {json.dumps(n)}" for call, n in content["computes"].items()]
+    marker = json.dumps("the numbers")
+    text = json.dumps(content | {"computes": "the numbers"}, indent=1, ensure_ascii=False)
+    return text.replace(marker, "{\n" + ",\n".join(computed) + "\n }", 1) + "\n"
 
 
-def claims_that_fail(notebook: Path, fault: str) -> set[str]:
-    """The claims that do not hold when the notebook is run under the fault; raises as `claims_under`."""
-    return {claim for claim, holds in claims_under(notebook, fault).items() if not holds}
+# Making
 
 
 def missing_jobs(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> list[Job]:
@@ -131,9 +202,27 @@ def missing_jobs(notebooks: list[Path], names: list[str], folder: Path = FOLDER)
     return [Job(notebook, name) for notebook in notebooks for name in names if name not in kept[notebook]]
 
 
+def seconds_of(job: Job, folder: Path = FOLDER) -> float:
+    """How long a run will take: as the last one under the fault, or as the notebook's others."""
+    if not faults.can_reach(job.notebook, job.fault):
+        return 0.0
+    content = content_of(job.notebook, folder)
+    known = {f: run["seconds"] for f, run in (content["earlier"] | content["runs"]).items() if run["seconds"]}
+    return known.get(job.fault) or mean(known.values() or [SECONDS])
+
+
+def forecast(jobs: list[Job], folder: Path = FOLDER, cores: int | None = None) -> str:
+    """How many runs, and how long they will take on this machine."""
+    cores = cores or os.cpu_count() or 1
+    minutes = sum(seconds_of(job, folder) for job in jobs) / cores / 60
+    how_long = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
+    return f"{len(jobs)} runs to make, {cores} at a time: about {how_long}."
+
+
 def run_missing(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> None:
     """Makes all runs that are not on file, one on every core; an interrupt loses none that has ended."""
     jobs = missing_jobs(notebooks, names, folder)
+    print(forecast(jobs, folder), flush=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = {pool.submit(faults.outcome_under, *job): job for job in jobs}
         try:
@@ -143,50 +232,59 @@ def run_missing(notebooks: list[Path], names: list[str], folder: Path = FOLDER) 
             pool.shutdown(cancel_futures=True)
 
 
-def as_table(runs: dict[str, Runs]) -> pd.DataFrame:
-    """Notebook × fault: claims that failed / claims; a dash where the fault was not reached."""
-    names = [*faults.FAULTS, *faults.SOUND]
-    return pd.DataFrame(
-        {name: {notebook: cell(runs[notebook], name) for notebook in runs} for name in names}
-    ).rename_axis("notebook")
+# The table
 
 
-def cell(runs: Runs, name: str) -> str:
-    if name not in runs:
+def cell(notebook: Path, content: dict[str, Any], fault: str) -> str:
+    """Claims that failed / claims; a dash where the fault was not reached, a star for an earlier version."""
+    run = content["runs"].get(fault) or content["earlier"].get(fault)
+    if run is None:
         return ""
-    if name in faults.FAULTS and not runs[name].reached:
+    if fault in faults.FAULTS and not run["reached"]:
         return "–"
-    claims = runs[name].claims
-    return f"{sum(not holds for holds in claims.values())}/{len(claims)}"
+    held = judged_runs(notebook, {fault: run})[fault].outcome.claims.values()
+    is_earlier = fault not in content["runs"] or bool(changes(notebook, content))
+    return f"{sum(not holds for holds in held)}/{len(held)}{'*' if is_earlier else ''}"
 
 
-def as_markdown(table: pd.DataFrame) -> str:
-    """The table as tables of Markdown, turned: a row for every fault, a column for every notebook."""
-    head = [["", *(notebook[:2] for notebook in table.index)], ["---"] * (len(table) + 1)]
-    return "\n".join(
-        f"## {title}\n\n{how_to_read}\n\n"
-        + "".join(f"| {' | '.join(row)} |\n" for row in head + [[name, *table[name]] for name in names])
-        for title, (how_to_read, names) in SECTIONS.items()
-    )
+def oldest(content: dict[str, Any], names: Iterable[str]) -> str:
+    runs = content["earlier"] | content["runs"]
+    return min((runs[name]["date"] for name in names if name in runs), default="")
+
+
+def as_markdown(notebooks: list[Path], folder: Path = FOLDER) -> str:
+    """Tables with a row for every fault and a column for every notebook, and the date of the oldest run."""
+    contents = {notebook: content_of(notebook, folder) for notebook in notebooks}
+    text = []
+    for title, (how_to_read, names) in SECTIONS.items():
+        rows = [
+            ["", *(notebook.stem[:2] for notebook in notebooks)],
+            ["---"] * (len(notebooks) + 1),
+            *([name, *(cell(n, contents[n], name) for n in notebooks)] for name in names),
+            ["*oldest run*", *(oldest(contents[n], names) for n in notebooks)],
+        ]
+        table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        text.append(f"## {title}\n\n{textwrap.fill(how_to_read, 110)}\n\n{table}")
+    return "\n".join(text)
 
 
 def whole_table() -> str:
-    """What benchmarks/mutants.md has to say: all notebooks, all faults, from the runs on file."""
-    notebooks = sorted(faults.NOTEBOOKS.glob("*.ipynb"))
-    return HEADING + "\n" + as_markdown(as_table({n.stem: kept_runs(n) for n in notebooks}))
+    """What docs/fault_runs.md has to say: all notebooks, all faults, from the runs on file."""
+    return HEADING + "\n" + as_markdown(sorted(faults.NOTEBOOKS.glob("*.ipynb")))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*faults.FAULTS, *faults.SOUND]
     parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--only", choices=names, action="append", help="a fault or a sound condition")
+    parser.add_argument("--all", action="store_true", help="every fault and condition (hours)")
+    parser.add_argument("--only", choices=EVERY, action="append", help="a fault or a sound condition")
     arguments = parser.parse_args()
+    names = arguments.only or (EVERY if arguments.all else REQUIRED)
     try:
-        run_missing([n.resolve() for n in arguments.notebooks], arguments.only or names)
+        run_missing([notebook.resolve() for notebook in arguments.notebooks], names)
     finally:
-        TABLE.write_text(whole_table())
-    print(TABLE.read_text())
+        TABLE.write_text(whole_table(), encoding="utf-8")
+    print(f"The table: {TABLE}")
 
 
 if __name__ == "__main__":

@@ -72,18 +72,21 @@ def load_library() -> None:
             importlib.import_module(module.name)
 
 
-def every_loss() -> dict[str, Any]:
-    """Name → loss, for every function `…_loss` and every module `…Loss` that is defined in kdutils.losses."""
+def public_in_losses() -> dict[str, Any]:
+    """Name → function or class, for all that the modules below kdutils.losses define for others."""
     load_library()
     return {
         name: value
         for module_name, module in sorted(sys.modules.items())
         if module_name.startswith("kdutils.losses.")
         for name, value in vars(module).items()
-        if name.endswith(("_loss", "Loss"))
-        and not name.startswith("_")
-        and getattr(value, "__module__", "").startswith("kdutils.losses.")
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("kdutils.losses.")
     }
+
+
+def every_loss() -> dict[str, Any]:
+    """Name → loss: the functions `…_loss` and the modules `…Loss`."""
+    return {name: loss for name, loss in public_in_losses().items() if name.endswith(("_loss", "Loss"))}
 
 
 def replace_function(true: Any, faulty: Any) -> None:

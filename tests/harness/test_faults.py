@@ -19,6 +19,8 @@ from kdutils.course import encoder, models
 from kdutils.course.exercises import chapter01
 from kdutils.losses import online, response, self_distillation
 
+pytestmark = pytest.mark.usefixtures("library_comes_back")
+
 CELLS = [
     "import torch\n\nfrom kdutils.course import models\nfrom kdutils.claim import check\n"
     "from kdutils.losses import kd_loss",
@@ -36,19 +38,6 @@ CELLS = [
 
 
 NOT_RUN = faults.Outcome({}, reached=False, values={}, seconds=0.0)
-
-
-@pytest.fixture(autouse=True)
-def library_comes_back():
-    """What a fault has replaced in kdutils stands there again after each test."""
-    faults.load_library()
-    owners = [module for name, module in sys.modules.items() if name.split(".")[0] == "kdutils"]
-    owners += [losses.VIDLoss, batches.Batches, models.ConvNet, models.BlockNet]
-    before = [(owner, name, value) for owner in owners for name, value in vars(owner).items()]
-    yield
-    for owner, name, value in before:
-        if vars(owner).get(name) is not value:
-            setattr(owner, name, value)
 
 
 @pytest.fixture(scope="module")
