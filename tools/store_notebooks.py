@@ -6,7 +6,8 @@ stored. A notebook that fails in any way (lint, an error in a cell or in a slide
 printed to stderr) leaves its file as it was, and the exit status is 1.
 
 Prints for each notebook: time of Run All, peak resident memory of the kernel and its child processes, time
-until the first figure (both from the first cell's start), and the file's size.
+until the first figure (both from the first cell's start), and the file's size; then the numbers in sentences
+that the new outputs no longer support.
 """
 
 import argparse
@@ -26,11 +27,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
+from prose_numbers import unsupported
 from replacing import replace
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SLIDER_TEXT = "(a slider: run this notebook to move it)"
+FOLDING_TAGS = {"hide-input", "hide-cell"}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -101,10 +104,16 @@ def formatted(path: Path) -> str:
 
 
 def cleared(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without outputs, with nothing in its metadata but the kernel and the cells' tags."""
+    """The notebook without outputs, with nothing in its metadata but the kernel and the cells' tags.
+
+    A cell whose tag folds it on the site is folded in Jupyter, too.
+    """
     notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNELSPEC))
     for cell in notebook.cells:
-        cell.metadata = NotebookNode({key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)})
+        tags = cell.metadata.get("tags")
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        if FOLDING_TAGS & set(tags or []):
+            cell.metadata.jupyter = NotebookNode(source_hidden=True)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return notebook
@@ -131,14 +140,14 @@ def without_what_only_runs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def with_a_palette(png: str) -> str:
-    """The same PNG, in base64, with at most 256 colours: half the size, no difference that one can see."""
+    """The same PNG, in base64, with at most 256 colors: half the size, no difference that one can see."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256)
     stored = io.BytesIO()
     picture.save(stored, format="png", optimize=True)
     return base64.b64encode(stored.getvalue()).decode()
 
 
-def faults(outputs: list[NotebookNode]) -> list[str]:
+def complaints(outputs: list[NotebookNode]) -> list[str]:
     """What must not stand in a stored notebook: tracebacks, and warnings on stderr."""
     found = []
     for output in outputs:
@@ -159,15 +168,18 @@ def executed(notebook: NotebookNode, folder: Path) -> MeasuredClient:
         client.execute(env={**os.environ, "TQDM_DISABLE": "1"})
     except (CellExecutionError, DeadKernelError, TimeoutError) as error:
         raise NotebookFailure(str(error)) from None
-    found = faults([output for cell in notebook.cells for output in cell.get("outputs", [])])
-    found += [f"in a slider's callback: {fault}" for fault in faults(client.callback_outputs())]
+    found = complaints([output for cell in notebook.cells for output in cell.get("outputs", [])])
+    found += [f"in a slider's callback: {what}" for what in complaints(client.callback_outputs())]
     if found:
         raise NotebookFailure("\n".join(found))
     return client
 
 
 def store(path: Path) -> str:
-    """Runs one notebook, replaces its file, and returns a line with what was measured."""
+    """Runs one notebook, replaces its file, and returns a line with what was measured.
+
+    Lines below it name the numbers in sentences that the new outputs do not support: the text is to follow.
+    """
     notebook = cleared(nbformat.reads(formatted(path), as_version=4))
     client = executed(notebook, path.resolve().parent)
     seconds = time.perf_counter() - client.started
@@ -180,10 +192,11 @@ def store(path: Path) -> str:
     replace(path, nbformat.writes(notebook) + "\n")
 
     figure = client.seconds_to_figure
-    return (
+    measured = (
         f"{path.name}: {seconds:.0f} s, first figure {'none' if figure is None else f'{figure:.1f} s'}, "
         f"peak memory {client.peak_bytes / 1e9:.2f} GB, file {path.stat().st_size / 1e3:.0f} kB"
     )
+    return "\n".join([measured, *(f"  {number}" for number in unsupported(notebook, path))])
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from notebook_files import ROOT, read, write
 from notebook_rules import complaints
 
 SOUND = [
-    "import sys\nimport ipywidgets\nimport matplotlib.pyplot as plt\nfrom kdutils.check import check",
+    "import sys\nimport ipywidgets\nimport matplotlib.pyplot as plt\nfrom kdutils.claim import check",
     "plt.plot( [1,2] );",
     "from tqdm import tqdm\nfor step in tqdm([1, 2]):\n    print(step)",
     "print(' 50%|█████     | 1/2 [00:00<00:00, 9it/s]', file=sys.stderr)",
@@ -29,6 +29,7 @@ def store(*paths):
 def stored(tmp_path_factory):
     """What the command printed for a sound notebook, and the file it stored."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in SOUND])
+    notebook.cells[1].metadata = {"tags": ["hide-input"]}
     notebook.cells[4].metadata = {"tags": ["browser"], "execution": {"iopub.status.busy": "noon"}}
     notebook.metadata["widgets"] = {"state": {}}
     solution = "### Exercise 1 · Think\n\n<details><summary>Solution</summary>\n\nYes.\n</details>"
@@ -69,10 +70,21 @@ def test_metadata_is_what_any_reader_needs(stored):
     assert notebook.cells[4].metadata == {"tags": ["browser"]}
 
 
+def test_a_cell_that_the_site_folds_is_folded_in_jupyter(stored):
+    assert read(stored[1]).cells[1].metadata == {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+
+
 def test_the_measurements_are_printed(stored):
-    line = stored[0].splitlines()[-1]
+    line = stored[0].splitlines()[-1]  # all numbers in sentences are supported
     for what in ("01_sound.ipynb: ", "first figure ", "peak memory 0.", "file "):
         assert what in line
+
+
+def test_numbers_that_the_new_outputs_do_not_support_are_named(tmp_path):
+    cells = [new_code_cell("print(2.5)"), new_markdown_cell("It gains 2.5 points, then 3.5 points.")]
+    run = store(write(new_notebook(cells=cells), tmp_path / "01_small.ipynb"))
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[-1].startswith("  cell 1: “3.5” is shown by no cell")
 
 
 FAILING = {
