@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from notebook_files import CHAPTERS, code_cells, has_tag, read, small_chapter, write
+from notebook_files import CHAPTERS, ROOT, code_cells, has_tag, read, small_chapter, write
 
 EXACT = "nbval-check-output"
 
@@ -16,10 +16,10 @@ EXACT = "nbval-check-output"
 def nbval(path: Path) -> subprocess.CompletedProcess:
     """pytest over one notebook, with the options of `make test`."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={path.parent}"]
-    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
+    options = ["-p", "patient_nbval", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
     return subprocess.run(
         [*command, *options, path.name], cwd=path.parent, capture_output=True, text=True,
-        env={**os.environ, "TQDM_DISABLE": "1"},
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT / "tests" / "harness")},
     )  # fmt: skip
 
 
