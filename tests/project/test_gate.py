@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from notebook_files import CHAPTERS, ROOT, code_cells, has_tag, read, small_chapter, write
 
 EXACT = "nbval-check-output"
@@ -71,10 +70,14 @@ def test_an_error_in_a_slider_fails(tmp_path):
     assert run.returncode == 1, run.stdout
 
 
-@pytest.mark.parametrize("path", CHAPTERS[:1], ids=lambda path: path.stem)
-def test_a_spoiled_value_in_the_first_chapter_fails(path, tmp_path):
-    notebook = up_to_first_exact_output(read(path))
-    assert nbval(write(notebook, tmp_path / path.name)).returncode == 0
+def trains_nothing(notebook):
+    return not any(re.search(r"\b(fit|predict)\(", cell.source) for cell in code_cells(notebook))
+
+
+def test_a_spoiled_value_in_a_chapter_fails(tmp_path):
+    """In the first one that trains nothing before its first exact output, so that this takes seconds."""
+    beginnings = ((path, up_to_first_exact_output(read(path))) for path in CHAPTERS)
+    path, notebook = next((path, begun) for path, begun in beginnings if trains_nothing(begun))
     spoil_first_number(notebook)
     run = nbval(write(notebook, tmp_path / path.name))
     assert run.returncode == 1, run.stdout
