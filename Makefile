@@ -1,7 +1,9 @@
 # make lab                      open the course in JupyterLab
-# make test                     run every test and every notebook
+# make quick                    lint, types, the library's tests and the exercises', in about a minute
+# make test                     run every test and every notebook (an hour)
 # make notebooks                run all notebooks afresh and store their outputs
 # make notebooks NB=notebooks/01_response_knowledge.ipynb      the same for one of them
+# make chapter NAME=13_language_models      make the files of a new chapter
 # make site                     build the course as web pages, docs/_build/html, from the stored outputs
 # make bench                    measure speed and memory
 # make binder                   run all notebooks in Binder's memory, 2 GB; print what each takes
@@ -13,8 +15,11 @@
 #
 # Each of them makes the environment .venv and installs what it needs, once.
 # Another Python than python3: make lab PYTHON=python3.12
+# PyTorch without CUDA, a tenth of the download, where there is no .venv yet: make lab TORCH=cpu
 
 PYTHON = python3
+TORCH ?=
+export TORCH
 NB = notebooks/*.ipynb
 
 help:
@@ -25,6 +30,9 @@ lab: .venv/lab.stamp
 	@allow_root=; [ "$$(id -u)" != 0 ] || allow_root=--allow-root; \
 	.venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $$allow_root
 
+quick: .venv/test.stamp
+	@.venv/bin/python tools/quick.py
+
 test: .venv/test.stamp
 	@sh tools/install_chromium.sh
 	@echo "Running all tests and all notebooks."
@@ -32,6 +40,10 @@ test: .venv/test.stamp
 
 notebooks: .venv/test.stamp
 	@.venv/bin/python tools/store_notebooks.py $(NB)
+	@.venv/bin/python tools/write_lists.py
+
+chapter: .venv/test.stamp
+	@.venv/bin/python tools/new_chapter.py $(NAME)
 
 faults: .venv/test.stamp
 	@.venv/bin/python tests/harness/fault_runs.py $(if $(ALL),--all) $(NB)
@@ -57,15 +69,15 @@ colab: .venv/test.stamp
 	@touch $@
 
 .venv/test.stamp: .venv/lab.stamp
-	@sh tools/install.sh "$(PYTHON)" -e ".[docs,int8,test,text]"
+	@sh tools/install.sh "$(PYTHON)" -e ".[course,docs,int8,llm,test]"
 	@touch $@
 
 .venv/site.stamp: .venv/lab.stamp
-	@sh tools/install.sh "$(PYTHON)" -e ".[docs]"
+	@sh tools/install.sh "$(PYTHON)" -e ".[course,docs]"
 	@touch $@
 
 .venv/mutation.stamp: .venv/test.stamp
-	@sh tools/install.sh "$(PYTHON)" -e ".[mutation]"
+	@sh tools/install.sh "$(PYTHON)" -e ".[course,mutation,test]"
 	@touch $@
 
-.PHONY: help lab test notebooks site faults mutation bench binder colab
+.PHONY: help lab quick test notebooks chapter site faults mutation bench binder colab

@@ -1,5 +1,6 @@
 # Makes the environment .venv where there is none, and installs into it with pip.
 # usage: sh tools/install.sh PYTHON PIP-ARGUMENT...
+# TORCH in the environment names one of PyTorch's own builds (cpu, cu126, …), taken instead of PyPI's.
 
 python=$1
 shift
@@ -28,7 +29,11 @@ fi
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip ||
     fail "The environment .venv has no pip: remove the folder .venv, then run make again."
 
+if [ -n "${TORCH:-}" ]; then
+    export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} https://download.pytorch.org/whl/$TORCH"
+fi
+
 echo "Installing into .venv: pip install $*"
-echo "(The first time this takes some minutes, and some gigabytes of disk where PyTorch comes with CUDA.)"
+echo "(The first time this takes some minutes, and some gigabytes where PyTorch comes with CUDA: TORCH=cpu leaves CUDA out.)"
 PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install "$@" ||
     fail "pip could not install the packages (its message is above): check the network and the free disk space, then run make again."

@@ -27,9 +27,10 @@ from kdutils.losses import dml_loss
 from kdutils.peers import PeersFailed, cohort, torchrun
 from kdutils.train import fit
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="torchrun's processes are for Linux and macOS"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun's processes are for Linux and macOS"),
+]
 
 TESTS = Path(__file__).parent
 ENDLESS, DDP = str(TESTS / "endless_peers.py"), str(TESTS / "ddp_fit.py")

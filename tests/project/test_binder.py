@@ -15,8 +15,14 @@ from packaging.specifiers import SpecifierSet
 
 import binder
 
-REQUIRED = [Requirement(line) for line in requires("kdutils")]
-DEPENDENCIES = [requirement for requirement in REQUIRED if requirement.marker is None]
+
+def needed_with(extra):
+    """What the package needs, alone or with an extra."""
+    required = map(Requirement, requires("kdutils"))
+    return [r for r in required if r.marker is None or r.marker.evaluate({"extra": extra})]
+
+
+COURSE = needed_with("course")
 PINNED = {
     requirement.name: requirement
     for line in (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -40,16 +46,16 @@ def test_repo2docker_understands_the_configuration():
     assert 'RUN pip install -r "requirements.txt"' not in recipe  # CUDA's PyTorch would come with it
 
 
-@pytest.mark.parametrize("needed", DEPENDENCIES, ids=lambda needed: needed.name)
-def test_what_the_package_needs_is_pinned_within_its_range(needed):
+@pytest.mark.parametrize("needed", COURSE, ids=lambda needed: needed.name)
+def test_what_the_course_needs_is_pinned_within_its_range(needed):
     (pin,) = PINNED[needed.name].specifier
     assert pin.operator == "=="
     assert needed.specifier.contains(pin.version)
 
 
 def test_the_image_has_jupyterlab_and_nothing_that_no_chapter_uses():
-    needed = {requirement.name for requirement in DEPENDENCIES} | {"jupyterlab"}
-    optional = {r.name for r in REQUIRED for extra in ("int8", "text") if f'"{extra}"' in str(r.marker)}
+    needed = {requirement.name for requirement in COURSE} | {"jupyterlab"}
+    optional = {r.name for extra in ("int8", "llm") for r in needed_with(extra)}
     assert needed <= set(PINNED) <= needed | optional
 
 

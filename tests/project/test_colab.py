@@ -1,4 +1,4 @@
-"""Colab's versions are within what the package allows, and `make colab` tells which notebook fails there."""
+"""Colab's versions are within what the course allows, and `make colab` tells which notebook fails there."""
 
 import os
 import sys
@@ -13,11 +13,12 @@ from packaging.requirements import Requirement
 
 LINES = (ROOT / "tools" / "colab.txt").read_text(encoding="utf-8").splitlines()
 AT_COLAB = {r.name: r for r in (Requirement(line) for line in LINES if not line.startswith("#"))}
-DEPENDENCIES = [r for r in map(Requirement, requires("kdutils")) if r.marker is None]
+REQUIRED = [Requirement(line) for line in requires("kdutils")]
+COURSE = [r for r in REQUIRED if r.marker is None or r.marker.evaluate({"extra": "course"})]
 
 
-@pytest.mark.parametrize("needed", DEPENDENCIES, ids=lambda needed: needed.name)
-def test_colabs_version_is_one_that_the_package_allows(needed):
+@pytest.mark.parametrize("needed", COURSE, ids=lambda needed: needed.name)
+def test_colabs_version_is_one_that_the_course_allows(needed):
     for pin in AT_COLAB[needed.name].specifier:
         assert needed.specifier.contains(pin.version.removesuffix(".*"))
 
@@ -25,7 +26,7 @@ def test_colabs_version_is_one_that_the_package_allows(needed):
 def test_the_oldest_versions_allowed_are_colabs():
     """Otherwise a reader's pip could choose versions that were never run."""
     for name in ("torch", "ipywidgets"):
-        (lowest,) = next(r for r in DEPENDENCIES if r.name == name).specifier
+        (lowest,) = next(r for r in COURSE if r.name == name).specifier
         assert AT_COLAB[name].specifier.contains(f"{lowest.version}.1")
 
 
