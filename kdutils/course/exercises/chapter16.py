@@ -66,12 +66,11 @@ def own_data(samples: Any) -> None:
     if not isinstance(samples, dict) or set(samples) != set(names):
         print(not_yet(f"expected a dict with the keys {list(names)}, got {_described(samples)}"))
         return
-    clouds = {name: _cloud(samples[name]) for name in names}
-    bad = [name for name, cloud in clouds.items() if cloud is None]
-    if bad:
+    clouds = {name: cloud for name in names if (cloud := _cloud(samples[name])) is not None}
+    if bad := [name for name in names if name not in clouds]:
         print(not_yet(f"expected finite tensors (N, 2) with at least 500 points, {bad[0]!r} is none"))
         return
-    count = min(len(cloud) for cloud in clouds.values() if cloud is not None)
+    count = min(map(len, clouds.values()))
     print(_verdict(lambda a, b: sliced_wasserstein(clouds[a][:count], clouds[b][:count])))
 
 
@@ -80,9 +79,7 @@ def _verdict(distance: Callable[[str, str], float]) -> str:
     if distance("many_steps", "data") > 0.5 * distance("one_step", "data"):
         return not_yet("64 steps are hardly nearer to your data than one: train the teacher longer")
     if student < 1e-6:
-        return not_yet(
-            "your student's samples are the teacher's: let the student draw them, from noise of its own"
-        )
+        return not_yet("your student's samples are the teacher's: let the student draw its own")
     if student > 0.5 * lump:
         return not_yet(
             "your student's step is not half as near to the teacher's 64 steps as the teacher's own single step: "
