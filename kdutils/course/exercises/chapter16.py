@@ -82,7 +82,7 @@ def _verdict(distance: Callable[[str, str], float]) -> str:
         return not_yet("your student's samples are the teacher's: let the student draw its own")
     if student > 0.5 * lump:
         return not_yet(
-            "your student's step is not half as near to the teacher's 64 steps as the teacher's own single step: "
+            "one step of your student is hardly nearer to the teacher's 64 than one step of the teacher: "
             "are noise and end points still in step?"
         )
     return PASSED
