@@ -1,7 +1,7 @@
 """Runs a command until standard input closes, then ends it and all that it has started.
 
 Standard input closes also when the process that holds its other end is killed: nothing is left running.
-usage: python tests/guarded.py COMMAND ARGUMENT...
+usage: python tests/harness/guarded.py COMMAND ARGUMENT...
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """A Python that cannot reach the network, nor write outside the temporary folder: every attempt is noted.
 
-    python tests/sealed.py notebooks/01_response_knowledge.ipynb …
+    python tests/harness/sealed.py notebooks/01_response_knowledge.ipynb …
 
 runs the cells tagged `browser` of the notebooks, each cell twice, and every cell with a figure when only the
 set-up has run; it prints as JSON what went wrong.

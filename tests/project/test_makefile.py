@@ -90,5 +90,5 @@ def test_what_is_installed_is_not_installed_again(checkout):
 def test_help_names_every_target(checkout):
     run = make(checkout)
     assert run.returncode == 0
-    for target in ("lab", "test", "notebooks", "site", "fault_runs", "mutation", "bench", "binder", "colab"):
+    for target in ("lab", "test", "notebooks", "site", "faults", "mutation", "bench", "binder", "colab"):
         assert f"make {target} " in run.stdout
