@@ -56,7 +56,7 @@ def logits_exchanged(peers: Cohort, weight: float = 1.0) -> LossFunction:
 
     def loss_fn(peer: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = peer(images)
-        return mutual_terms(logits, labels, peers.from_others(logits), weight)
+        return mutual_terms(logits, labels, peers.from_others(logits), weight=weight)
 
     return loss_fn
 
@@ -89,7 +89,7 @@ def weights_exchanged(
             peers.copy_weights(peer, copies)
         with torch.no_grad():
             answers = [network(images) for network in others]
-        return mutual_terms(peer(images), labels, answers, weight)
+        return mutual_terms(peer(images), labels, answers, weight=weight)
 
     return loss_fn
 

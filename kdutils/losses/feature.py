@@ -42,7 +42,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return loss.to(student_features.dtype)
 
 
-def attention_map(features: Tensor, p: float = 2) -> Tensor:
+def attention_map(features: Tensor, *, p: float = 2) -> Tensor:
     """Where a layer is active, over H and W, in whatever channel.
 
         Q / ‖Q‖,  Q = Σ_c |A_c|^p / C
@@ -64,7 +64,7 @@ def attention_map(features: Tensor, p: float = 2) -> Tensor:
     return unit_vectors(energy.flatten(1)).view_as(energy).to(features.dtype)
 
 
-def at_loss(student_features: Tensor, teacher_features: Tensor, p: float = 2) -> Tensor:
+def at_loss(student_features: Tensor, teacher_features: Tensor, *, p: float = 2) -> Tensor:
     """Mean squared difference of attention maps, over N·H·W.
 
         mean (Q_student / ‖Q_student‖ − Q_teacher / ‖Q_teacher‖)²
@@ -81,7 +81,7 @@ def at_loss(student_features: Tensor, teacher_features: Tensor, p: float = 2) ->
     student, teacher = _pooled_to_smaller(
         "student_features", student_features, "teacher_features", teacher_features.detach()
     )
-    return F.mse_loss(attention_map(student, p), attention_map(teacher, p)).to(student_features.dtype)
+    return F.mse_loss(attention_map(student, p=p), attention_map(teacher, p=p)).to(student_features.dtype)
 
 
 def fsp_loss(student_pair: tuple[Tensor, Tensor], teacher_pair: tuple[Tensor, Tensor]) -> Tensor:

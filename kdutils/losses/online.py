@@ -13,7 +13,7 @@ from kdutils._validate import require_matrix, require_positive, require_same_sha
 from kdutils.losses.response import kd_loss
 
 
-def dml_loss(student_logits: Tensor, peer_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def dml_loss(student_logits: Tensor, peer_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL divergence of the student's answer from a peer's, in nats: the mimicry of mutual learning.
 
         KL(softmax(peer / T) ‖ softmax(student / T))
@@ -54,7 +54,7 @@ def ensemble_logits(list_of_logits: Sequence[Tensor]) -> Tensor:
 
 
 def ensemble_kd_loss(
-    student_logits: Tensor, list_of_logits: Sequence[Tensor], temperature: float = 3.0
+    student_logits: Tensor, list_of_logits: Sequence[Tensor], *, temperature: float = 3.0
 ) -> Tensor:
     """`kd_loss` with the mean of the peers' logits as the teacher, in nats, averaged over N.
 
@@ -68,4 +68,4 @@ def ensemble_kd_loss(
     """
     teacher_logits = ensemble_logits(list_of_logits)
     require_same_shape("student_logits", student_logits, "list_of_logits[0]", teacher_logits)
-    return kd_loss(student_logits, teacher_logits, temperature)
+    return kd_loss(student_logits, teacher_logits, temperature=temperature)

@@ -86,6 +86,7 @@ def _angle_cosines(embeddings: Tensor) -> Tensor:
 def rkd_loss(
     student_embeddings: Tensor,
     teacher_embeddings: Tensor,
+    *,
     distance_weight: float = 25.0,
     angle_weight: float = 50.0,
 ) -> Tensor:
@@ -124,7 +125,7 @@ def _neighbour_probabilities(embeddings: Tensor) -> Tensor:
 
 
 def cc_loss(
-    student_embeddings: Tensor, teacher_embeddings: Tensor, gamma: float = 0.4, order: int = 2
+    student_embeddings: Tensor, teacher_embeddings: Tensor, *, gamma: float = 0.4, order: int = 2
 ) -> Tensor:
     """Mean squared difference of correlation matrices, over N².
 

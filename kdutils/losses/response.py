@@ -13,7 +13,7 @@ from kdutils._numerics import at_least_float32, kl_divergence
 from kdutils._validate import require_labels, require_matrix, require_positive, require_same_shape
 
 
-def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """KL divergence of the student's softened answer from the teacher's, times T², in nats.
 
         T² · KL(softmax(teacher / T) ‖ softmax(student / T))
@@ -58,6 +58,7 @@ def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labels: Tensor,
+    *,
     alpha: float = 1.0,
     beta: float = 8.0,
     temperature: float = 4.0,
@@ -96,6 +97,7 @@ def nkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labels: Tensor,
+    *,
     gamma: float = 1.5,
     temperature: float = 1.0,
 ) -> Tensor:
@@ -133,6 +135,7 @@ def nkd_loss(
 def dist_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
+    *,
     beta: float = 1.0,
     gamma: float = 1.0,
     temperature: float = 1.0,
@@ -163,7 +166,9 @@ def dist_loss(
     return (temperature**2 * (beta * inter + gamma * intra)).to(student_logits.dtype)
 
 
-def standardized_kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
+def standardized_kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0
+) -> Tensor:
     """`kd_loss` of the z-scores of the logits: what counts is their pattern, not their shift and scale.
 
         z = (logits − mean) / (std + 1e-7)
@@ -180,7 +185,7 @@ def standardized_kd_loss(student_logits: Tensor, teacher_logits: Tensor, tempera
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     student = _z_scores(at_least_float32(student_logits))
     teacher = _z_scores(at_least_float32(teacher_logits.detach()))
-    return kd_loss(student, teacher, temperature).to(student_logits.dtype)
+    return kd_loss(student, teacher, temperature=temperature).to(student_logits.dtype)
 
 
 def _split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

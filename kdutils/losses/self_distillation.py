@@ -14,7 +14,7 @@ from kdutils._validate import require_labels, require_matrix, require_positive, 
 from kdutils.losses.response import kd_loss
 
 
-def ps_kd_loss(student_logits: Tensor, past_logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+def ps_kd_loss(student_logits: Tensor, past_logits: Tensor, labels: Tensor, *, alpha: float) -> Tensor:
     """Cross-entropy against labels softened by the network's own past answer, in nats, averaged over N.
 
         target = (1 − alpha) · onehot(label) + alpha · softmax(past)
@@ -43,7 +43,7 @@ def ps_kd_loss(student_logits: Tensor, past_logits: Tensor, labels: Tensor, alph
     return F.cross_entropy(student, targets.to(student.dtype)).to(student_logits.dtype)
 
 
-def cs_kd_loss(student_logits: Tensor, same_class_logits: Tensor, temperature: float = 4.0) -> Tensor:
+def cs_kd_loss(student_logits: Tensor, same_class_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """`kd_loss` against the network's own answer to another sample of the class, in nats, averaged over N.
 
     student_logits, same_class_logits: shape (N, K), unnormalised, K >= 2; row i of both belongs to one class.
@@ -55,11 +55,11 @@ def cs_kd_loss(student_logits: Tensor, same_class_logits: Tensor, temperature: f
     Written out in notebook 06.
     """
     require_same_shape("student_logits", student_logits, "same_class_logits", same_class_logits)
-    return kd_loss(student_logits, same_class_logits, temperature)
+    return kd_loss(student_logits, same_class_logits, temperature=temperature)
 
 
 def tf_kd_loss(
-    student_logits: Tensor, labels: Tensor, temperature: float = 20.0, correct_prob: float = 0.99
+    student_logits: Tensor, labels: Tensor, *, temperature: float = 20.0, correct_prob: float = 0.99
 ) -> Tensor:
     """KL divergence of the student's answer from a virtual teacher's, both at T, in nats, averaged over N.
 

@@ -46,6 +46,7 @@ def token_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     attention_mask: Tensor | None = None,
+    *,
     temperature: float = 2.0,
 ) -> Tensor:
     """KL divergence of the student's softened answer from the teacher's, times T², over the kept tokens.
@@ -65,7 +66,7 @@ def token_kd_loss(
     require_shape("student_logits", student_logits, "(N, L, K)")
     require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     kept = _kept_tokens(attention_mask, student_logits)
-    return kd_loss(student_logits[kept], teacher_logits[kept], temperature)
+    return kd_loss(student_logits[kept], teacher_logits[kept], temperature=temperature)
 
 
 def attention_mse_loss(

@@ -28,7 +28,7 @@ def test_distil_mixes_the_two_terms():
     labels = torch.arange(16) % 10
     loss_fn = definition(NOTEBOOK, "distil", kd_loss=kd_loss)(temperature=3.0, kd_weight=0.7)
     expected = 0.3 * torch.nn.functional.cross_entropy(student_logits, labels) + 0.7 * kd_loss(
-        student_logits, teacher_logits, 3.0
+        student_logits, teacher_logits, temperature=3.0
     )
     torch.testing.assert_close(loss_fn(lambda images: student_logits, None, labels, teacher_logits), expected)
 

@@ -41,7 +41,7 @@ def test_attention_map():
     features = maps(6, 5)
     for p in (1, 2, 4):
         by_hand = written_out("attention_map_written_out")(features, p)
-        torch.testing.assert_close(attention_map(features, p), by_hand)
+        torch.testing.assert_close(attention_map(features, p=p), by_hand)
 
 
 def test_at_loss_also_for_maps_of_two_sizes():

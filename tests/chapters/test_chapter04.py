@@ -21,7 +21,7 @@ IMAGES = torch.randint(256, (6, 1, 28, 28), dtype=torch.uint8, generator=torch.G
 def test_distil_and_imitation_are_kd_loss():
     student_logits, teacher_logits = LOGITS[:16], LOGITS[16:32]
     labels = torch.arange(16) % 10
-    kd = kd_loss(student_logits, teacher_logits, 3.0)
+    kd = kd_loss(student_logits, teacher_logits, temperature=3.0)
     mixed = definition(NOTEBOOK, "distil", kd_loss=kd_loss)(temperature=3.0, kd_weight=0.7)
     expected = 0.3 * torch.nn.functional.cross_entropy(student_logits, labels) + 0.7 * kd
     torch.testing.assert_close(mixed(lambda images: student_logits, None, labels, teacher_logits), expected)

@@ -51,7 +51,11 @@ def test_deepest_exit_teaches_every_shallower_one():
     first, second, deepest = answers.unbind(dim=1)
     expected = F.cross_entropy(deepest, LABELS)
     for shallow in (first, second):
-        expected = expected + 0.7 * F.cross_entropy(shallow, LABELS) + 0.3 * kd_loss(shallow, deepest, 2.0)
+        expected = (
+            expected
+            + 0.7 * F.cross_entropy(shallow, LABELS)
+            + 0.3 * kd_loss(shallow, deepest, temperature=2.0)
+        )
     torch.testing.assert_close(loss_fn(lambda images: answers, None, LABELS), expected)
 
 

@@ -53,7 +53,9 @@ def test_distilled_is_labels_and_kd_loss():
     logits, teacher_logits = IMAGES.flatten(1)[:, :10], IMAGES.flatten(1)[:, 10:20]
     labels = torch.arange(8)
     distilled = definition(NOTEBOOK, "distilled", kd_loss=kd_loss)
-    expected = 0.1 * nn.functional.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, teacher_logits, 4.0)
+    expected = 0.1 * nn.functional.cross_entropy(logits, labels) + 0.9 * kd_loss(
+        logits, teacher_logits, temperature=4.0
+    )
     torch.testing.assert_close(distilled(lambda images: logits, None, labels, teacher_logits), expected)
 
 

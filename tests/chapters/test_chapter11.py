@@ -43,7 +43,7 @@ FACTORS = {"without_t_squared": 1 / T**2, "mean_over_classes": 1 / 10}
 
 @pytest.mark.parametrize("name", FACTORS)
 def test_slips_of_scale_are_off_by_their_factor(name):
-    assert_same_loss(from_notebook(name), lambda s, t: FACTORS[name] * kd_loss(s, t, T), PAIRS)
+    assert_same_loss(from_notebook(name), lambda s, t: FACTORS[name] * kd_loss(s, t, temperature=T), PAIRS)
 
 
 def test_reversed_kl_is_the_library_with_swapped_sides():

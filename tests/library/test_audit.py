@@ -115,11 +115,11 @@ def fsp(student, images, labels):
 
 RESPONSE = {
     "kd": lambda s, t, y: kd_loss(s, t),
-    "kd at T = 1": lambda s, t, y: kd_loss(s, t, 1.0),
-    "kd at T = 20": lambda s, t, y: kd_loss(s, t, 20.0),
+    "kd at T = 1": lambda s, t, y: kd_loss(s, t, temperature=1.0),
+    "kd at T = 20": lambda s, t, y: kd_loss(s, t, temperature=20.0),
     "kd and labels": lambda s, t, y: 0.9 * kd_loss(s, t) + 0.1 * F.cross_entropy(s, y),
-    "kd and labels, weights of 1": lambda s, t, y: kd_loss(s, t, 2.0) + F.cross_entropy(s, y),
-    "kd and labels, halves": lambda s, t, y: 0.5 * kd_loss(s, t, 2.0) + F.cross_entropy(s, y),
+    "kd and labels, weights of 1": lambda s, t, y: kd_loss(s, t, temperature=2.0) + F.cross_entropy(s, y),
+    "kd and labels, halves": lambda s, t, y: 0.5 * kd_loss(s, t, temperature=2.0) + F.cross_entropy(s, y),
     "kd and smoothed labels": lambda s, t, y: (
         0.7 * kd_loss(s, t) + 0.3 * F.cross_entropy(s, y, label_smoothing=0.1)
     ),
@@ -355,7 +355,9 @@ PROBABILITIES = {
         (log_p(t, 4.0) * (log_p(t, 4.0) - log_p(s, 4.0))).sum(dim=1).mean()
     ),
     "student's answer goes through softmax twice": lambda s, t: kd_loss(s.softmax(dim=1), t),
-    "teacher's answer goes through softmax twice": lambda s, t: kd_loss(s, (t / 4).softmax(dim=1), 1.0),
+    "teacher's answer goes through softmax twice": lambda s, t: kd_loss(
+        s, (t / 4).softmax(dim=1), temperature=1.0
+    ),
     "both answers go through softmax twice": lambda s, t: kd_loss(s.softmax(dim=1), t.softmax(dim=1)),
     "over the batch": lambda s, t: F.kl_div(
         F.log_softmax(s / 4, dim=0), F.softmax(t / 4, dim=0), reduction="batchmean"

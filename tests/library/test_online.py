@@ -131,7 +131,9 @@ def test_student_in_the_ensemble_learns_only_as_the_student():
     logits = cohort()
     student = logits[0].clone().requires_grad_()
     ensemble_kd_loss(student, [student, *logits[1:]]).backward()
-    _, fixed = facts.value_and_gradient(kd_loss, logits[0], sum(logits) / 3, 3.0)
+    _, fixed = facts.value_and_gradient(
+        functools.partial(kd_loss, temperature=3.0), logits[0], sum(logits) / 3
+    )
     torch.testing.assert_close(student.grad, fixed)
 
 
@@ -255,5 +257,5 @@ def test_refuses_an_ensemble_of_nobody():
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
 def test_refuses_a_temperature_that_is_not_positive(temperature):
     student, peer = pair()
-    facts.assert_rejects(dml_loss, student, peer, temperature, naming="temperature")
-    facts.assert_rejects(ensemble_kd_loss, student, [peer], temperature, naming="temperature")
+    facts.assert_rejects(dml_loss, student, peer, temperature=temperature, naming="temperature")
+    facts.assert_rejects(ensemble_kd_loss, student, [peer], temperature=temperature, naming="temperature")

@@ -74,17 +74,22 @@ def half_trusting_ps_kd(student_logits, past_logits):
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 0.8, 1.0])
 def test_ps_kd_matches_the_formula(seed, alpha):
     labels = facts.random_labels(N, K, seed=seed)
-    facts.assert_matches_formula(ps_kd_loss, ps_kd_formula, *pair(seed), labels, alpha)
+    facts.assert_matches_formula(
+        functools.partial(ps_kd_loss, alpha=alpha),
+        functools.partial(ps_kd_formula, alpha=alpha),
+        *pair(seed),
+        labels,
+    )
 
 
 def test_ps_kd_lies_between_the_labels_and_the_past():
     """alpha = 0: cross-entropy on the labels. alpha = 1: the KL divergence from the past plus its entropy."""
     student, past = pair()
-    torch.testing.assert_close(ps_kd_loss(student, past, LABELS, 0.0), F.cross_entropy(student, LABELS))
+    torch.testing.assert_close(ps_kd_loss(student, past, LABELS, alpha=0.0), F.cross_entropy(student, LABELS))
     past_probs = torch.softmax(past, dim=1)
     entropy = -(past_probs * past_probs.log()).sum(dim=1).mean()
     torch.testing.assert_close(
-        ps_kd_loss(student, past, LABELS, 1.0), kd_loss(student, past, temperature=1.0) + entropy
+        ps_kd_loss(student, past, LABELS, alpha=1.0), kd_loss(student, past, temperature=1.0) + entropy
     )
 
 
@@ -92,9 +97,9 @@ def test_ps_kd_lies_between_the_labels_and_the_past():
 @given(st.floats(0, 1), st.integers(0, 1000))
 def test_ps_kd_is_linear_in_alpha(alpha, seed):
     student, past = pair(seed)
-    ends = [ps_kd_loss(student, past, LABELS, end) for end in (0.0, 1.0)]
+    ends = [ps_kd_loss(student, past, LABELS, alpha=end) for end in (0.0, 1.0)]
     torch.testing.assert_close(
-        ps_kd_loss(student, past, LABELS, alpha), (1 - alpha) * ends[0] + alpha * ends[1]
+        ps_kd_loss(student, past, LABELS, alpha=alpha), (1 - alpha) * ends[0] + alpha * ends[1]
     )
 
 
@@ -134,9 +139,10 @@ def test_tf_kd_is_zero_where_the_student_is_the_virtual_teacher(temperature):
     others = math.log(0.01 / (K - 1))
     student = torch.full((N, K), others, dtype=torch.float64)
     student[torch.arange(N), LABELS] = math.log(0.99)
-    value, gradient = facts.value_and_gradient(tf_kd_loss, student + 3.0, LABELS, temperature)
+    loss = functools.partial(tf_kd_loss, temperature=temperature)
+    value, gradient = facts.value_and_gradient(loss, student + 3.0, LABELS)
     assert value.abs() < 1e-12 and gradient.abs().max() < 1e-12
-    value, gradient = facts.value_and_gradient(tf_kd_loss, 2 * student, LABELS, temperature)
+    value, gradient = facts.value_and_gradient(loss, 2 * student, LABELS)
     assert value > 1e-3 and gradient.abs().max() > 1e-4
 
 
@@ -153,7 +159,7 @@ def test_tf_kd_at_t_1_is_label_smoothing():
     _, smoothed = facts.value_and_gradient(
         lambda z, y: F.cross_entropy(z, y, label_smoothing=smoothing), pair()[0], LABELS
     )
-    _, gradient = facts.value_and_gradient(tf_kd_loss, pair()[0], LABELS, 1.0)
+    _, gradient = facts.value_and_gradient(functools.partial(tf_kd_loss, temperature=1.0), pair()[0], LABELS)
     torch.testing.assert_close(gradient, smoothed)
 
 
@@ -256,21 +262,21 @@ def test_finite_at_the_extremes(dtype, gap):
             for loss in TWO_SIDED:
                 facts.assert_finite(loss, student, other)
             for alpha in (0.0, 1.0):
-                facts.assert_finite(ps_kd_loss, student, other, LABELS, alpha)
+                facts.assert_finite(functools.partial(ps_kd_loss, alpha=alpha), student, other, LABELS)
 
 
 def test_two_classes_are_enough():
     student, other = (logits[:, :2] for logits in pair())
     labels = torch.arange(len(student)) % 2
     facts.assert_learns_only_from_difference(cs_kd_loss, student, other)
-    for loss, *rest in ((ps_kd_loss, other, labels, 0.5), (tf_kd_loss, labels)):
-        facts.assert_finite(loss, student, *rest)
+    facts.assert_finite(functools.partial(ps_kd_loss, alpha=0.5), student, other, labels)
+    facts.assert_finite(tf_kd_loss, student, labels)
 
 
 def test_a_past_of_another_precision_is_taken():
     student, past = pair()
-    expected = ps_kd_loss(student, past, LABELS, 0.5)
-    loss = ps_kd_loss(student.float(), past, LABELS, 0.5)
+    expected = ps_kd_loss(student, past, LABELS, alpha=0.5)
+    loss = ps_kd_loss(student.float(), past, LABELS, alpha=0.5)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -281,7 +287,7 @@ def test_a_past_of_another_precision_is_taken():
 def test_refuses_logits_of_another_shape(shape):
     logits, labels = torch.zeros(shape), torch.zeros(shape[:1], dtype=torch.long)
     for message in (
-        facts.assert_rejects(ps_kd_loss, logits, logits, labels, 0.5, naming="student_logits"),
+        facts.assert_rejects(ps_kd_loss, logits, logits, labels, alpha=0.5, naming="student_logits"),
         facts.assert_rejects(cs_kd_loss, logits, logits, naming="student_logits"),
         facts.assert_rejects(tf_kd_loss, logits, labels, naming="student_logits"),
     ):
@@ -290,15 +296,15 @@ def test_refuses_logits_of_another_shape(shape):
 
 def test_refuses_logits_that_differ_in_shape():
     student, other = pair()
-    facts.assert_rejects(ps_kd_loss, student, other[:, 1:], LABELS, 0.5, naming="past_logits")
+    facts.assert_rejects(ps_kd_loss, student, other[:, 1:], LABELS, alpha=0.5, naming="past_logits")
     facts.assert_rejects(cs_kd_loss, student, other[1:], naming="same_class_logits")
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
 def test_refuses_a_temperature_that_is_not_positive(temperature):
     student, other = pair()
-    facts.assert_rejects(cs_kd_loss, student, other, temperature, naming="temperature")
-    facts.assert_rejects(tf_kd_loss, student, LABELS, temperature, naming="temperature")
+    facts.assert_rejects(cs_kd_loss, student, other, temperature=temperature, naming="temperature")
+    facts.assert_rejects(tf_kd_loss, student, LABELS, temperature=temperature, naming="temperature")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +314,7 @@ def test_refuses_a_temperature_that_is_not_positive(temperature):
 )
 def test_refuses_bad_labels(labels):
     student, past = pair()
-    facts.assert_rejects(ps_kd_loss, student, past, labels, 0.5, naming="labels")
+    facts.assert_rejects(ps_kd_loss, student, past, labels, alpha=0.5, naming="labels")
     facts.assert_rejects(tf_kd_loss, student, labels, naming="labels")
 
 
@@ -316,7 +322,7 @@ def test_refuses_bad_labels(labels):
 def test_takes_labels_of_every_integer_dtype(dtype):
     student, past = pair()
     torch.testing.assert_close(
-        ps_kd_loss(student, past, LABELS.to(dtype), 0.5), ps_kd_loss(student, past, LABELS, 0.5)
+        ps_kd_loss(student, past, LABELS.to(dtype), alpha=0.5), ps_kd_loss(student, past, LABELS, alpha=0.5)
     )
     torch.testing.assert_close(tf_kd_loss(student, LABELS.to(dtype)), tf_kd_loss(student, LABELS))
 
@@ -324,6 +330,6 @@ def test_takes_labels_of_every_integer_dtype(dtype):
 def test_refuses_weights_out_of_range():
     student, past = pair()
     for alpha in (-0.1, 1.1, math.nan):
-        facts.assert_rejects(ps_kd_loss, student, past, LABELS, alpha, naming="alpha")
+        facts.assert_rejects(ps_kd_loss, student, past, LABELS, alpha=alpha, naming="alpha")
     for correct_prob in (0.0, 1.0, -0.5, 1.5, math.nan):
-        facts.assert_rejects(tf_kd_loss, student, LABELS, 20.0, correct_prob, naming="correct_prob")
+        facts.assert_rejects(tf_kd_loss, student, LABELS, correct_prob=correct_prob, naming="correct_prob")

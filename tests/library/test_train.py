@@ -185,7 +185,7 @@ def test_a_term_of_weight_zero_changes_nothing():
     def with_weight(weight):
         def loss_fn(model, inputs, labels, teacher_logits):
             logits = model(inputs)
-            return F.cross_entropy(logits, labels) + weight * kd_loss(logits, teacher_logits, 4.0)
+            return F.cross_entropy(logits, labels) + weight * kd_loss(logits, teacher_logits, temperature=4.0)
 
         return loss_fn
 
@@ -217,7 +217,8 @@ def test_peers_in_a_module_list_are_trained_together():
         first, second = (peer(inputs) for peer in peers)
         return {
             "hard": F.cross_entropy(first, labels) + F.cross_entropy(second, labels),
-            "mutual": kd_loss(first, second.detach(), 1.0) + kd_loss(second, first.detach(), 1.0),
+            "mutual": kd_loss(first, second.detach(), temperature=1.0)
+            + kd_loss(second, first.detach(), temperature=1.0),
         }
 
     history = fit(peers, labelled(), mutual, steps=4, lr=0.02)
@@ -243,7 +244,7 @@ def test_the_progress_bar_is_quiet_on_short_runs(capsys):
 
 def distilled(model, inputs, labels, teacher_logits):
     logits = model(inputs)
-    return 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, teacher_logits, 4.0)
+    return 0.1 * F.cross_entropy(logits, labels) + 0.9 * kd_loss(logits, teacher_logits, temperature=4.0)
 
 
 def test_a_live_teacher_equals_its_cached_knowledge():

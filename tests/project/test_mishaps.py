@@ -48,7 +48,7 @@ def distilled(seed):
 
 runs = compare({"distilled": distilled, "labels only": lambda seed: 10.0}, seeds=range(2))
 check("something is known", evaluate.accuracy(knowledge, labels), above=80)
-chapter01.soft_loss(kd_loss)
+chapter01.soft_loss(lambda s, t, T: kd_loss(s, t, temperature=T))
 plot.every_seed(runs)
 plot.gains({"gain": runs.gain("distilled", over="labels only")})
 plot.trade_off(trade_off.points_for_plot(trade_off.load_trade_off()))

@@ -41,24 +41,30 @@ def soft_loss(attempt: Any) -> None:
     judge_function(
         attempt,
         cases,
-        kd_loss,
+        lambda s, t, T: kd_loss(s, t, temperature=T),
         {
             "T² is missing": lambda s, t, T: divergence(log_p(s, T), log_p(t.detach(), T)),
             "T stands where T² belongs": lambda s, t, T: T * divergence(log_p(s, T), log_p(t.detach(), T)),
-            "the mean also runs over the classes": lambda s, t, T: kd_loss(s, t, T) / s.shape[1],
-            "the sum over the batch is not divided by N": lambda s, t, T: kd_loss(s, t, T) * s.shape[0],
-            "student and teacher are swapped": lambda s, t, T: kd_loss(t, s, T),
+            "the mean also runs over the classes": lambda s, t, T: kd_loss(s, t, temperature=T) / s.shape[1],
+            "the sum over the batch is not divided by N": lambda s, t, T: (
+                kd_loss(s, t, temperature=T) * s.shape[0]
+            ),
+            "student and teacher are swapped": lambda s, t, T: kd_loss(t, s, temperature=T),
             "the teacher learns too: detach its logits": lambda s, t, T: (
                 T**2 * divergence(log_p(s, T), log_p(t, T))
             ),
-            "the student does not learn: its logits are detached": lambda s, t, T: kd_loss(s.detach(), t, T),
+            "the student does not learn: its logits are detached": lambda s, t, T: kd_loss(
+                s.detach(), t, temperature=T
+            ),
             "probabilities stand where kl_div expects log-probabilities": lambda s, t, T: (
                 T**2 * F.kl_div(log_p(s, T).exp(), log_p(t.detach(), T).exp(), reduction="batchmean")
             ),
             "the teacher's log-probabilities stand where probabilities belong (or log_target=True)": (
                 lambda s, t, T: T**2 * F.kl_div(log_p(s, T), log_p(t.detach(), T), reduction="batchmean")
             ),
-            "the teacher's logits are on both sides": lambda s, t, T: kd_loss(t.detach(), t, T) + 0 * s.sum(),
+            "the teacher's logits are on both sides": lambda s, t, T: (
+                kd_loss(t.detach(), t, temperature=T) + 0 * s.sum()
+            ),
             "only the student is softened": lambda s, t, T: (
                 T**2 * divergence(log_p(s, T), log_p(t.detach(), 1.0))
             ),
