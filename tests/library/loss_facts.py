@@ -4,13 +4,30 @@ Each takes the loss, then the arguments in the loss's own order: student, teache
 A loss with keyword settings, or one that is a module, is passed as a lambda or as the module.
 """
 
+import importlib
+import pkgutil
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from kdutils import losses
+
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def every_loss() -> dict[str, Callable]:
+    """Name → function of every loss that a module beneath kdutils.losses defines."""
+    names = [f"kdutils.losses.{info.name}" for info in pkgutil.iter_modules(losses.__path__)]
+    modules = [importlib.import_module(name) for name in names]
+    return {
+        name: function
+        for module in modules
+        for name, function in vars(module).items()
+        if name.endswith("_loss") and function.__module__ == module.__name__
+    }
 
 
 def random_tensor(*shape, seed=0, std=2.0, dtype=torch.float64):

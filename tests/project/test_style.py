@@ -1,4 +1,4 @@
-"""Lint, format and types of everything in the repository, and how light `import kdutils` is."""
+"""Lint, format and types of everything in the repository."""
 
 import ast
 import subprocess
@@ -6,17 +6,6 @@ import sys
 
 import pytest
 from notebook_files import ROOT
-
-HEAVY = {
-    "IPython",
-    "ipywidgets",
-    "matplotlib",
-    "onnxruntime",
-    "pandas",
-    "scipy",
-    "torchvision",
-    "transformers",
-}
 
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
@@ -49,11 +38,3 @@ def test_everything_public_is_documented():
 def test_what_is_not_documented_is_named():
     source = "class A:\n    def b(self): ...\n    def _c(self): ...\n\ndef d():\n    'Words.'\n\ndef e(): ..."
     assert undocumented(source) == ["A", "e", "b"]
-
-
-def test_importing_kdutils_is_light():
-    script = "import sys, kdutils; print(*{name.split('.')[0] for name in sys.modules})"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split())
-    assert "kdutils" in loaded
-    assert loaded & HEAVY == set()
