@@ -98,7 +98,7 @@ def first_that_fits(name: str, loss: Any, parameters: Any) -> dict[str, Any]:
         given = {parameter.name: argument(parameter.name, attempt) for parameter in required}
         try:
             value_and_gradient(loss, given)
-        except (ValueError, RuntimeError, IndexError) as refusal:
+        except (ValueError, RuntimeError, IndexError, TypeError) as refusal:
             refusals.append(str(refusal))
         else:
             return given

@@ -252,8 +252,15 @@ def oldest(content: dict[str, Any], names: Iterable[str]) -> str:
     return min((runs[name]["date"] for name in names if name in runs), default="")
 
 
+def seconds(content: dict[str, Any], names: Iterable[str]) -> str:
+    """What a run takes on the average, of those that were measured."""
+    runs = content["earlier"] | content["runs"]
+    known = [runs[name]["seconds"] for name in names if name in runs and runs[name]["seconds"]]
+    return f"{mean(known):.0f}" if known else ""
+
+
 def as_markdown(notebooks: list[Path], folder: Path = FOLDER) -> str:
-    """Tables with a row for every fault and a column for every notebook, and the date of the oldest run."""
+    """Tables with a row for every fault and a column for every notebook; below, how old and how long."""
     contents = {notebook: content_of(notebook, folder) for notebook in notebooks}
     text = []
     for title, (how_to_read, names) in SECTIONS.items():
@@ -262,6 +269,7 @@ def as_markdown(notebooks: list[Path], folder: Path = FOLDER) -> str:
             ["---"] * (len(notebooks) + 1),
             *([name, *(cell(n, contents[n], name) for n in notebooks)] for name in names),
             ["*oldest run*", *(oldest(contents[n], names) for n in notebooks)],
+            ["*seconds of CPU*", *(seconds(contents[n], names) for n in notebooks)],
         ]
         table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
         text.append(f"## {title}\n\n{textwrap.fill(how_to_read, 110)}\n\n{table}")

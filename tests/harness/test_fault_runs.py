@@ -205,12 +205,15 @@ def test_every_fault_and_condition_stands_in_one_section_of_the_table():
     assert sorted(names) == sorted(fault_runs.EVERY)
 
 
-def test_the_table_names_the_oldest_run_of_every_notebook(notebook, tmp_path, pretended):
+def test_the_table_tells_of_every_notebook_how_old_its_runs_are_and_how_long_they_take(
+    notebook, tmp_path, pretended
+):
     fault_runs.run_missing([notebook], ["losses zeroed", "classes permuted"], tmp_path)
     file = tmp_path / "01_small.json"
     file.write_text(re.sub(r"20\d\d-\d\d-\d\d", "2020-02-20", file.read_text(), count=1))
     table = fault_runs.as_markdown([notebook], tmp_path)
     assert "| losses zeroed | 0/2 |" in table and "| *oldest run* | 2020-02-20 |" in table
+    assert "| *seconds of CPU* | 90 |" in table
 
 
 def test_the_table_on_file_is_that_of_the_runs_on_file():
