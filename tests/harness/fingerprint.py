@@ -53,9 +53,17 @@ STATEFUL = (
 )  # fmt: skip
 # Settings of how something looks, whoever is called with them.
 LOOKS = {
-    "cmap", "color", "colour", "figsize", "fontsize", "label", "linestyle", "linewidth", "marker",
-    "markersize", "title", "xlabel", "ylabel",
-}  # fmt: skip
+    "cmap",
+    "color",
+    "colour",
+    "figsize",
+    "fontsize",
+    "linestyle",
+    "linewidth",
+    "title",
+    "xlabel",
+    "ylabel",
+}
 QUIET_DECORATORS = {"cache", "contextmanager", "dataclass", "property", "staticmethod", "torch"}
 
 
