@@ -18,8 +18,9 @@ project_copyright = f"{author}, MIT licence"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
     "mathml",
-    "docstrings",
+    "links",
     "chapters",
     "figures",
 ]
@@ -31,6 +32,9 @@ myst_enable_extensions = ["attrs_inline", "dollarmath"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
+default_role = "py:obj"  # `kd_loss` in a docstring is a link
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}

@@ -1,14 +1,15 @@
 """Exercises of every chapter: the printed solution passes, the stub is not attempted.
 
-The slips that a check names are tested chapter by chapter, in test_checks_*.py.
+The slips that a check names are tested chapter by chapter, in tests/chapters.
 """
 
 import importlib
 
 import pytest
-from list_exercises import LIST, as_markdown
 from notebook_code import exercises, solution, stub, verdict
 from notebook_files import CHAPTERS
+from write_lists import EXERCISES as LIST
+from write_lists import README, exercise_list, with_chapters
 
 EXERCISES = [(path, *exercise) for path in CHAPTERS for exercise in exercises(path)]
 every_exercise = pytest.mark.parametrize(
@@ -36,5 +37,11 @@ def test_stub_is_not_attempted(capsys, path, number, judge, name):
 
 
 def test_the_list_of_exercises_is_that_of_the_notebooks():
-    assert LIST.read_text(encoding="utf-8") == as_markdown(CHAPTERS), "python tools/list_exercises.py"
+    assert LIST.read_text(encoding="utf-8") == exercise_list(CHAPTERS), "python tools/write_lists.py"
     assert LIST.read_text(encoding="utf-8").count("| Exercise ") == len(EXERCISES)
+
+
+def test_the_readmes_table_of_chapters_is_that_of_the_notebooks():
+    readme = README.read_text(encoding="utf-8")
+    assert readme == with_chapters(readme, CHAPTERS), "python tools/write_lists.py"
+    assert readme.count("](notebooks/") >= len(CHAPTERS)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from kdutils.peers import torchrun
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Lift the helpers")[2].partition("\n## ")[0]
+SECTION = README.partition("## Lift the library")[2].partition("\n## ")[0]
 HERE, SEVERAL = (
     block.replace("steps=1000", "steps=2") for block in re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 )
