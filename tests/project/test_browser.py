@@ -65,7 +65,7 @@ def lab(tmp_path_factory):
     with open(settings / "log", "w") as log:
         server = subprocess.Popen(
             [
-                sys.executable, ROOT / "tests" / "guarded.py",
+                sys.executable, ROOT / "tests" / "harness" / "guarded.py",
                 sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
                 f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
                 f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
@@ -170,7 +170,7 @@ def test_nothing_is_left_running_when_the_tests_are_killed():
         "import subprocess as s; p = s.Popen(['sleep', '99'], start_new_session=True);"
         "print(p.pid, flush=True); p.wait()"
     )
-    command = [sys.executable, ROOT / "tests" / "guarded.py", sys.executable, "-c", child]
+    command = [sys.executable, ROOT / "tests" / "harness" / "guarded.py", sys.executable, "-c", child]
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     sleeper = int(guard.stdout.readline())
     assert psutil.pid_exists(sleeper)

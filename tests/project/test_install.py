@@ -12,7 +12,7 @@ from notebook_files import ROOT
 USE = """
 from pathlib import Path
 import kdutils
-from kdutils import data, models
+from kdutils.course import data, models
 
 images, labels = data.fashion_mnist().test
 logits = models.load_teacher()(data.normalize_fashion_mnist(images[:200]))

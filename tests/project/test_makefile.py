@@ -1,6 +1,7 @@
 """`make lab` and `make test` install once, and say in one sentence what is missing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,8 +88,27 @@ def test_what_is_installed_is_not_installed_again(checkout):
     assert make(checkout, "--question", ".venv/test.stamp").returncode == 1
 
 
+@pytest.mark.parametrize(
+    "setting, indexes",
+    [([], ""), (["TORCH=cpu"], "https://download.pytorch.org/whl/cpu"), (["TORCH="], "")],
+)
+def test_pytorch_without_cuda_is_taken_where_it_is_asked_for(setting, indexes, checkout):
+    """The environment's Python is a command that says where pip would look beside PyPI."""
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "python $*, beside PyPI: $PIP_EXTRA_INDEX_URL"\n')
+    python.chmod(0o755)
+    told = make(checkout, ".venv/lab.stamp", *setting, TORCH="").stdout
+    (installs,) = [line for line in told.splitlines() if line.startswith("python -m pip install")]
+    assert "-r requirements.txt" in installs
+    assert installs.partition("beside PyPI:")[2].strip() == indexes
+
+
 def test_help_names_every_target(checkout):
     run = make(checkout)
     assert run.returncode == 0
-    for target in ("lab", "test", "notebooks", "site", "faults", "mutation", "bench", "binder", "colab"):
+    makefile = (checkout / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    for target in set(phony.split()) - {"help"}:
         assert f"make {target} " in run.stdout
+        assert re.search(rf"^{target}: ", makefile, re.MULTILINE)

@@ -13,7 +13,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_files import CHAPTERS, ROOT, code_cells, figure, read, small_chapter, write
 
-TESTS, TOOLS = ROOT / "tests", ROOT / "tools"
+HARNESS, TOOLS = ROOT / "tests" / "harness", ROOT / "tools"
 
 USE_OF_THE_PACKAGE = """
 import sealed
@@ -66,7 +66,8 @@ def environment(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("scratch"))
     return {
         **os.environ, "TMPDIR": folder, "MPLCONFIGDIR": folder, "TORCHINDUCTOR_CACHE_DIR": folder,
-        "MPLBACKEND": "agg", "TQDM_DISABLE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(TESTS),
+        "MPLBACKEND": "agg", "TQDM_DISABLE": "1", "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(HARNESS), str(TOOLS)]),
     }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def test_an_attempt_is_noted_although_the_program_goes_on(attempt, noted, enviro
 
 
 def complaints(environment, *notebooks):
-    run = python(environment, str(TESTS / "sealed.py"), *map(str, notebooks))
+    run = python(environment, str(HARNESS / "sealed.py"), *map(str, notebooks))
     assert run.returncode == 0, run.stderr
     assert "Exception in interact callback" not in run.stderr, run.stderr
     return json.loads(run.stdout)
@@ -180,7 +181,6 @@ def written_in_part(path, content):
 
 Path.write_bytes = written_in_part
 sys.argv = sys.argv[1:]
-sys.path.insert(0, str(Path(sys.argv[0]).parent))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

@@ -1,6 +1,7 @@
 """The repository's address is the same in every text, and one command sets it everywhere."""
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ def test_no_text_with_a_link_to_the_repository_is_left_out():
         and not others & set(path.parents)
         and linked_repositories(path.read_text(encoding="utf-8"))
     ]
-    assert {ROOT / "kdutils" / "data.py", ROOT / "README.md"} <= set(linking) <= set(texts(ROOT))
+    assert {ROOT / "kdutils" / "course" / "data.py", ROOT / "README.md"} <= set(linking) <= set(texts(ROOT))
 
 
 @pytest.fixture
@@ -107,3 +108,20 @@ def test_anything_but_owner_and_repo_is_refused(wrong):
     )
     assert run.returncode == 1
     assert run.stderr == f"repository: expected OWNER/REPO, got {wrong!r}\n"
+
+
+def folders_in_git() -> set[str]:
+    """The folders at the top of the repository, those left out that begin with a dot."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+def test_the_readmes_tree_is_that_of_the_repository():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is where")[2].split("```")[1]
+    named = re.findall(r"^(\w+)/", tree, re.MULTILINE)
+    assert set(named) == folders_in_git()
+    top = ""
+    for indent, name in re.findall(r"^( *)(\w+)/ +\S", tree, re.MULTILINE):
+        top = top if indent else name
+        assert (ROOT / top / (name if indent else "")).is_dir(), name
