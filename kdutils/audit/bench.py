@@ -1,190 +1,413 @@
-"""The set-up of an audit: a loss, a student, a teacher and a batch, run so that no trace is left."""
+"""The set-up of an audit: a loss, a student, teachers and a batch, run so that no trace is left."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
+from functools import cached_property
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
+from kdutils.audit.calls import Call, Pattern, hooked, outermost_calls, pattern_of
+from kdutils.audit.roles import Ambiguous, Evidence, Role, Roles, close_within, places_said, recognized_roles
+from kdutils.audit.trees import Path, leaves_of, map_tensors, replace_tensors, tensors_in
 
-SAME = 1e-4  # relative difference up to which two values count as equal
+SAME_TOLERANCE = 1e-4  # relative difference up to which two values count as equal
 MIN_SAMPLES = 4
 
-
-@dataclass(frozen=True)
-class Bench:
-    """What is audited. The batch is complete: the teacher's answer is appended where the loss expects it."""
-
-    loss_fn: Callable[..., Any]
-    student: nn.Module
-    teacher: nn.Module
-    batch: tuple[Any, ...]
-    appended: bool
-
-    @property
-    def inputs(self) -> Tensor:
-        return self.batch[0]
-
-    @property
-    def knowledge(self) -> list[int]:
-        """Places in the batch that hold the teacher's knowledge."""
-        return [i for i, value in enumerate(self.batch) if i > 0 and is_float(value)]
-
-    @property
-    def labels(self) -> Tensor | None:
-        """Class indices (N,), if the batch holds any."""
-        found = (v for v in self.batch[1:] if isinstance(v, Tensor) and v.dtype == torch.int64)
-        return next((v for v in found if v.dim() == 1), None)
-
-    @property
-    def mask(self) -> Tensor | None:
-        """Which tokens are real, (N, L), if the batch holds such zeros and ones."""
-        found = (v for v in self.batch[1:] if isinstance(v, Tensor) and v.dim() == 2 and not is_float(v))
-        return next((v for v in found if v.unique().tolist() == [0, 1]), None)
-
-    def cached(self, shape: torch.Size) -> Tensor | None:
-        """The first knowledge of this shape."""
-        found = (self.batch[i] for i in self.knowledge)
-        return next((v for v in found if isinstance(v, Tensor) and v.shape == shape), None)
-
-    def replaced(self, change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
-        """The batch with every piece of knowledge changed."""
-        places = self.knowledge
-        return tuple(mapped(change, value) if i in places else value for i, value in enumerate(self.batch))
-
-    def loss(self, batch: tuple[Any, ...] | None = None) -> Tensor:
-        """The sum of the loss's terms, drawn with the same random numbers at every call."""
-        torch.manual_seed(0)
-        self.student.train()  # as `fit` does
-        result = self.loss_fn(self.student, *(self.batch if batch is None else batch))
-        terms = list(result.values()) if isinstance(result, dict) else [result]
-        if not terms or not all(isinstance(term, Tensor) and term.dim() == 0 for term in terms):
-            raise ValueError(f"loss_fn: expected a scalar tensor or a dict of them, got {result!r}")
-        return sum(terms[1:], start=terms[0])
-
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.student.parameters() if p.requires_grad]
+Teacher = nn.Module | Callable[[Any], Any]
 
 
 class DoesNotApply(Exception):
     """The reason why a test says nothing about this loss."""
 
 
-def bench_of(loss_fn: Callable[..., Any], student: nn.Module, teacher: nn.Module, batch: Any) -> Bench:
-    """The bench, its batch on the student's device.   Raises ValueError as `audit` says."""
-    batch = tuple(batch)
-    if not batch or not all(isinstance(value, Tensor) for value in batch):
-        kinds = [type(value).__name__ for value in batch]
-        raise ValueError(f"batch: expected one or more tensors, got {kinds}")
-    if any(value.dim() == 0 or len(value) != len(batch[0]) for value in batch) or len(batch[0]) < MIN_SAMPLES:
-        shapes = [tuple(value.shape) for value in batch]
-        raise ValueError(f"batch: expected the same N >= {MIN_SAMPLES} in every tensor, got shapes {shapes}")
-    device = next((p.device for p in student.parameters()), batch[0].device)
-    batch = tuple(value.detach().to(device) for value in batch)
-    appended = not _takes(loss_fn, 1 + len(batch))
+class Comparison(NamedTuple):
+    """Where the student's answer is found in a step, and the teachers' answers of the same shape."""
+
+    student: Call
+    student_path: Path  # within what the call returns
+    student_answer: Tensor
+    teachers: list[tuple[Call, Path]]  # empty where the knowledge is cached
+    cached: list[Path]  # within the loss's arguments
+    teacher_answer: Tensor  # the first of them
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is audited, and what its parts are.
+
+    Attributes:
+        loss_fn: The loss.
+        student: Whatever the optimizer trains.
+        teacher: All teachers that are modules.
+        answer_fn: A function of the batch that answers in place of a module, or None.
+        batch: As the loader yields it, on the student's device.
+        layout: How the loss takes the batch.
+        arguments: What the loss takes after the student: a tuple, or a dict of keyword arguments.
+        appended: Whether the teacher's answer is the last of the arguments, and no part of the batch.
+        num_samples: N.
+        said: Roles that the caller named, by path within the arguments.
+    """
+
+    loss_fn: Callable[..., Any]
+    student: nn.Module
+    teacher: nn.ModuleList
+    answer_fn: Callable[[Any], Any] | None
+    arguments: Any
+    whole: bool
+    appended: bool
+    num_samples: int
+    said: Mapping[Path, Role]
+
+    # --- running it
+
+    def loss(self, arguments: Any = None) -> Tensor:
+        """The sum of the loss's terms, drawn with the same random numbers at every call.
+
+        The loss is given copies: a network that works in place on its input does not change the batch.
+        """
+        return self.loss_of(map_tensors(torch.clone, self.arguments if arguments is None else arguments))
+
+    def loss_of(self, arguments: Any) -> Tensor:
+        """The same of the given tensors themselves."""
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        self.student.train()  # as `fit` does
+        if isinstance(arguments, tuple):
+            result = self.loss_fn(self.student, *arguments)
+        else:
+            result = self.loss_fn(self.student, **arguments)
+        terms = list(result.values()) if isinstance(result, dict) else [result]
+        if not terms or not all(isinstance(term, Tensor) and term.dim() == 0 for term in terms):
+            raise ValueError(f"loss_fn: expected a scalar tensor or a dict of them, got {result!r}")
+        return sum(terms[1:], start=terms[0])
+
+    def trained(self) -> list[nn.Parameter]:
+        """The student's parameters that ask for a gradient."""
+        return [p for p in self.student.parameters() if p.requires_grad]
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """The gradient for all that is trained of the student, in one row; zero where none arrives."""
+        parameters = self.trained()
+        if not parameters or not loss.requires_grad:
+            return torch.zeros(1)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        pairs = zip(parameters, gradients, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+
+    # --- what is in it
+
+    @cached_property
+    def tensors(self) -> dict[Path, Tensor]:
+        """All tensors of the arguments, by path."""
+        return tensors_in(self.arguments)
+
+    def place(self, path: Path) -> Any:
+        """Where in the reader's batch a tensor stands: an index or a key."""
+        return path[1] if self.whole and len(path) > 1 else path[0]
+
+    @cached_property
+    def calls(self) -> dict[nn.Module, list[Call]]:
+        """Calls of the student and of every teacher in one step."""
+        with left_as_found(self.student, self.teacher):
+            return outermost_calls([self.student, *self.teacher], self.loss)
+
+    @cached_property
+    def pattern(self) -> Pattern | None:
+        """How the student is called; None if it is not."""
+        return pattern_of(self.calls[self.student], self.tensors)
+
+    @cached_property
+    def student_call(self) -> Call | None:
+        """The last call of what the student is called with the batch as; None if there is none."""
+        pattern = self.pattern
+        of_it = [c for c in self.calls[self.student] if pattern is not None and c.module is pattern.module]
+        return of_it[-1] if of_it else None
+
+    @cached_property
+    def roles(self) -> Roles:
+        """What every tensor of the arguments is.
+
+        Raises:
+            ValueError: Tensors that may be labels or the teacher's knowledge.
+        """
+        call, pattern = self.student_call, self.pattern
+        answers = list(call.answers(self.num_samples).values()) if call else []
+        evidence = Evidence(
+            tensors=self.tensors,
+            said=self.said,
+            names={path: self._names(path) for path in self.tensors},
+            inputs=[path for path in self.tensors if pattern and path in pattern.sources.values()],
+            answer=answers[0] if answers else None,
+            live=self._all_that_is_said(),
+            teacher_runs=self.appended or any(self.calls[teacher] for teacher in self.teacher),
+        )
+        try:
+            return recognized_roles(evidence)
+        except Ambiguous as error:
+            first, second, *_ = [self.place(path) for path in error.paths]
+            raise ValueError(
+                f"batch: expected to recognize the teacher's knowledge, but {first!r} and {second!r} may "
+                f"both be it; say so: roles={{{first!r}: 'labels', {second!r}: 'knowledge'}}, or the other "
+                "way round"
+            ) from None
+
+    def _all_that_is_said(self) -> list[Tensor]:
+        try:
+            return self.live_answers()
+        except DoesNotApply:
+            return []
+
+    def _names(self, path: Path) -> list[str]:
+        """What the reader's code calls a tensor: argument of the loss, keys, keywords of the student."""
+        keys = [key for key in path if isinstance(key, str)]
+        if isinstance(self.arguments, tuple) and not self.whole:
+            keys = positional_names(self.loss_fn)[1 + path[0] :][:1] + keys
+        return keys + (self.pattern.keywords(path) if self.pattern else [])
+
+    def places(self, role: Role) -> list[Path]:
+        """Paths of the tensors that play a role."""
+        return [path for path in self.tensors if self.roles.of.get(path) == role]
+
+    def first(self, role: Role) -> Tensor | None:
+        """The first tensor that plays a role."""
+        return next((self.tensors[path] for path in self.places(role)), None)
+
+    @property
+    def inputs(self) -> Tensor:
+        """The input, or the first of several."""
+        return self.tensors[self.places("inputs")[0]]
+
+    @property
+    def labels(self) -> Tensor | None:
+        """What the data say: class indices, rows of probabilities, zeros and ones, or values.
+
+        Raises:
+            DoesNotApply: Several vectors of whole numbers may be it.
+        """
+        if self.roles.unclear and not self.places("labels"):
+            places = [self.place(path) for path in self.roles.unclear]
+            raise DoesNotApply(
+                f"any of {places} may hold the labels: say so, for example roles={{{places[0]!r}: 'labels'}}"
+            )
+        return self.first("labels")
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which tokens are real, (N, L), if the batch says so; of several masks what the student is given."""
+        masks = self.places("mask")
+        given = [path for path in masks if self.pattern and path in self.pattern.sources.values()]
+        return self.tensors[(given or masks)[0]] if masks else None
+
+    def replaced(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """The arguments with the teacher's knowledge changed, as far as it is no whole numbers."""
+        floating = [path for path in self.places("knowledge") if self.tensors[path].is_floating_point()]
+        return self.with_tensors({path: change(self.tensors[path]) for path in floating})
+
+    def with_tensors(self, replacements: Mapping[Path, Tensor]) -> Any:
+        """The arguments with other tensors at some places."""
+        return replace_tensors(self.arguments, replacements)
+
+    # --- what the teachers say
+
+    def live_answers(
+        self, replacements: Mapping[Path, Tensor] | None = None, train: bool = False
+    ) -> list[Tensor]:
+        """What the teachers say to the batch, without gradient: all floating-point tensors of it.
+
+        A teacher that the loss runs has answered in the step; any other is called as the student is.
+
+        Args:
+            replacements: Other tensors in the batch.
+            train: Whether teachers answer in train mode, instead of in eval mode.
+
+        Raises:
+            DoesNotApply: A teacher cannot be called in this way.
+        """
+        tensors = {**self.tensors, **(replacements or {})}
+        said: list[Any] = []
+        try:
+            with torch.no_grad():
+                if self.answer_fn is not None:
+                    batch = self.with_tensors(replacements or {})
+                    batch = batch[:-1] if self.appended else batch
+                    said.append(self.answer_fn(batch[0] if self.whole else batch))
+                for teacher in self.teacher:
+                    said += [call.output for call in self.calls[teacher]]
+                    if self.pattern and not any(call.module is teacher for call in self.calls[teacher]):
+                        with eval_mode(teacher):
+                            said.append(self.pattern.call(teacher.train(train), tensors))
+        except Exception as error:  # whatever a network says to arguments that are not its own
+            raise DoesNotApply(f"the teacher cannot be called as the student is: {error}") from error
+        return [tensor for tensor in tensors_in(said).values() if tensor.is_floating_point()]
+
+    def comparison(self) -> Comparison:
+        """The answers of student and teacher that have the same shape.
+
+        Raises:
+            DoesNotApply: There are none.
+        """
+        call = self.student_call
+        answers = call.answers(self.num_samples) if call else {}
+        if call is None or not answers:
+            raise DoesNotApply("the student does not answer once with (N, K)")
+        for path, answer in answers.items():
+            live = [(c, p) for c, p, tensor in self._said_in_step() if tensor.shape == answer.shape]
+            cached = [p for p in self.places("knowledge") if self.tensors[p].shape == answer.shape]
+            if live or cached:
+                said = tensors_in(live[0][0].output)[live[0][1]] if live else self.tensors[cached[0]]
+                return Comparison(call, path, answer, live, cached, said)
+        raise DoesNotApply("no answer of the teacher has the shape of the student's")
+
+    def _said_in_step(self) -> Iterator[tuple[Call, Path, Tensor]]:
+        for teacher in self.teacher:
+            for call in self.calls[teacher]:
+                for path, tensor in call.answers(self.num_samples).items():
+                    yield call, path, tensor
+
+    @contextmanager
+    def another_teacher(self) -> Iterator[Any]:
+        """The arguments with each sample's knowledge given to the next; a live teacher sees another input."""
+        running: list[nn.Module] = []
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            running.append(module)
+            return map_tensors(self._rolled, (args, kwargs)) if len(running) == 1 else None
+
+        def leave(*_: Any) -> None:
+            running.pop()
+
+        moved = self.places("knowledge") + self.places("index")  # by an index, knowledge may be looked up
+        with hooked(self.teacher.modules(), enter, leave):
+            yield self.with_tensors({path: map_tensors(self._rolled, self.tensors[path]) for path in moved})
+
+    def _rolled(self, tensor: Tensor) -> Tensor:
+        """Every sample's row in the place of the next."""
+        has_rows = tensor.dim() > 0 and len(tensor) == self.num_samples
+        return tensor.roll(1, dims=0) if has_rows else tensor
+
+
+def bench_of(
+    loss_fn: Callable[..., Any], student: nn.Module, teacher: Any, batch: Any, roles: Mapping[Any, str] | None
+) -> Bench:
+    """The bench, its batch on the student's device.
+
+    Raises:
+        ValueError: As `audit` says.
+    """
+    teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    modules = nn.ModuleList(t for t in teachers if isinstance(t, nn.Module))
+    if len(modules) < len(teachers) and (len(teachers) > 1 or not callable(teacher)):
+        kinds = [type(t).__name__ for t in teachers]
+        raise ValueError(f"teacher: expected a module, a list of modules or a function, got {kinds}")
+    num_samples = _num_samples(batch)
+    device = next((p.device for p in student.parameters()), None)
+    batch = map_tensors(lambda tensor: tensor.detach().to(device or tensor.device), batch)
+    arguments, whole, appended = _arguments(loss_fn, student, batch)
     if appended:
-        batch = (*batch, answer_of(teacher, batch[0]))
-    return Bench(loss_fn, student, teacher, batch, appended)
+        with torch.no_grad():
+            arguments = (*arguments, _answer_as_in_fit(teacher, modules, batch))
+    places = {path: path[1] if whole and len(path) > 1 else path[0] for path in tensors_in(arguments)}
+    own = {path: place for path, place in places.items() if not appended or path[0] != len(arguments) - 1}
+    said = places_said(roles, own) | {path: "knowledge" for path in places if path not in own}
+    answer_fn = None if len(modules) else teacher
+    return Bench(loss_fn, student, modules, answer_fn, arguments, whole, appended, num_samples, said)
 
 
-def _takes(function: Callable[..., Any], num_arguments: int) -> bool:
+def _num_samples(batch: Any) -> int:
+    """N of a batch of tensors. Raises ValueError for anything else in it, or rows that differ in number."""
+    leaves = leaves_of(batch)
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        kinds = [type(leaf).__name__ for leaf in leaves]
+        raise ValueError(f"batch: expected one or more tensors, got {kinds}")
+    with_rows = [tensor for tensor in leaves if tensor.dim() > 0]
+    numbers = {len(tensor) for tensor in with_rows}
+    if len(numbers) != 1 or min(numbers) < MIN_SAMPLES:
+        shapes = [tuple(tensor.shape) for tensor in leaves]
+        raise ValueError(f"batch: expected the same N >= {MIN_SAMPLES} in every tensor, got shapes {shapes}")
+    return numbers.pop()
+
+
+def _arguments(loss_fn: Callable[..., Any], student: nn.Module, batch: Any) -> tuple[Any, bool, bool]:
+    """What the loss takes after the student, whether the batch is the first of it, whether more is due."""
+    if isinstance(batch, Mapping) and _takes(loss_fn, student, **{str(key): None for key in batch}):
+        return dict(batch), False, False
+    spread = isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields")
+    arguments = tuple(batch) if spread else (batch,)
+    return arguments, not spread, not _takes(loss_fn, student, *arguments)
+
+
+def _takes(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
     try:
-        signature(function).bind(*range(num_arguments))
+        signature(function).bind(*args, **kwargs)
     except TypeError:
         return False
     return True
 
 
+def positional_names(function: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that can be passed by position."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, p in signature(function).parameters.items() if p.kind in kinds]
+
+
+def _answer_as_in_fit(teacher: Any, modules: nn.ModuleList, batch: Any) -> Any:
+    """What `fit` appends to a batch: a module's answer to the first tensor, or what a function returns."""
+    if not len(modules):
+        return teacher(batch)
+    answers = []
+    for module in modules:
+        with eval_mode(module):
+            answers.append(module(next(iter(tensors_in(batch).values()))))
+    return answers if isinstance(teacher, (list, tuple)) else answers[0]
+
+
 @contextmanager
 def left_as_found(*models: nn.Module) -> Iterator[None]:
     """After the block, values, gradients and modes of the models are what they were before."""
-    tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
-    values = [(tensor, tensor.detach().clone(), tensor.grad) for tensor in tensors]
-    modes = [(module, module.training) for model in models for module in model.modules()]
+    modules = [module for model in models for module in model.modules()]
+    tensors = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+    values = [(tensor, tensor.detach().clone(), tensor.grad, tensor.requires_grad) for tensor in tensors]
+    found = [(module, module.training, dict(module._buffers)) for module in modules]
     try:
         yield
     finally:
+        for module, training, buffers in found:
+            module.training = training
+            module._buffers.update(buffers)  # a module may put another tensor in a buffer's place
         with torch.no_grad():
-            for tensor, value, gradient in values:
+            for tensor, value, gradient, requires_grad in values:
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)
                 tensor.grad = gradient
-        for module, training in modes:
-            module.training = training
-
-
-class Call(NamedTuple):
-    """A network's answer (N, …) to an input as it was given in a step."""
-
-    module: nn.Module
-    inputs: Tensor
-    output: Tensor
-    times: int
-
-
-def call_of(bench: Bench, network: nn.Module) -> Call | None:
-    """The call in which the network, or a part of it, turns an input of the batch's shape into (N, K).
-
-    Of nested modules the outermost: it is the last to finish. A teacher inside the student is left out.
-    """
-    calls: list[Call] = []
-    aside = set(bench.teacher.modules()) if network is bench.student else set()
-
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if module in aside or not inputs or shape_of(inputs[0]) != shape_of(bench.inputs):
-            return
-        if isinstance(output, Tensor) and output.dim() == 2 and is_float(output):
-            times = 1 + sum(call.module is module for call in calls)
-            calls.append(Call(module, inputs[0].detach(), output.detach(), times))
-
-    with hooked(network, nn.Module.register_forward_hook, record):
-        bench.loss()
-    return calls[-1] if calls else None
+                if tensor.requires_grad != requires_grad:
+                    tensor.requires_grad_(requires_grad)
 
 
 @contextmanager
-def another_teacher(bench: Bench) -> Iterator[tuple[Any, ...]]:
-    """The batch with every sample's knowledge given to the next; a live teacher sees the other image."""
-    running: list[nn.Module] = []
-
-    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        running.append(module)
-        return rolled(inputs) if len(running) == 1 else None  # not again for the parts within
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    with (
-        hooked(bench.teacher, nn.Module.register_forward_pre_hook, enter),
-        hooked(bench.teacher, nn.Module.register_forward_hook, leave),
-    ):
-        yield bench.replaced(rolled)
+def random_state_kept() -> Iterator[None]:
+    """After the block, the random numbers of PyTorch, NumPy and Python go on as if it had not been."""
+    states = random.getstate(), np.random.get_state()
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    every_gpu = range(torch.cuda.device_count())  # a seed is set on all of them
+    try:
+        with torch.random.fork_rng(devices=every_gpu):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
-@contextmanager
-def hooked(network: nn.Module, register: Callable[..., Any], hook: Callable[..., Any]) -> Iterator[None]:
-    """The hook on every module of the network.   register: `nn.Module.register_forward_hook` or its like."""
-    with ExitStack() as hooks:
-        for module in network.modules():
-            hooks.callback(register(module, hook).remove)
-        yield
-
-
-def student_gradient(bench: Bench, loss: Tensor) -> Tensor:
-    """The gradient for all that is trained of the student, in one row; zero where none arrives."""
-    parameters = bench.trained()
-    if not parameters or not loss.requires_grad:
-        return torch.zeros(1)
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = zip(parameters, gradients, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
-
-
-def leaves_of(loss: Tensor) -> Iterator[Tensor]:
+def graph_leaves(loss: Tensor) -> Iterator[Tensor]:
     """All tensors in which a gradient of the loss would accumulate."""
     seen, ahead = set(), [loss.grad_fn]
     while ahead:
@@ -201,41 +424,6 @@ def is_in(tensor: Tensor, model: nn.Module) -> bool:
     return any(tensor is parameter for parameter in model.parameters())
 
 
-def answer_of(teacher: nn.Module, inputs: Tensor) -> Any:
-    """What the teacher says in eval mode, without gradient."""
-    with torch.no_grad(), eval_mode(teacher):
-        return teacher(inputs)
-
-
-def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """A tensor, or every tensor of a tuple or list, changed; anything else as it is."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(mapped(change, part) for part in value)
-    return change(value) if is_float(value) else value
-
-
-def rolled(value: Any) -> Any:
-    """Every row of a tensor, or of the tensors in a tuple, in the place of the next."""
-    if isinstance(value, tuple):
-        return tuple(map(rolled, value))
-    return value.roll(1, dims=0) if isinstance(value, Tensor) else value
-
-
-def is_float(value: Any) -> bool:
-    """Whether it is a floating-point tensor, or a tuple or list that holds one."""
-    if isinstance(value, (tuple, list)):
-        return any(map(is_float, value))
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def shape_of(value: Any) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
-
-
-def close(value: Tensor, other: Tensor, tolerance: float = SAME) -> bool:
+def close(value: Tensor, other: Tensor, tolerance: float = SAME_TOLERANCE) -> bool:
     """Whether the difference is small beside the larger of the two."""
-    return bool((value - other).norm() <= tolerance * max(value.norm(), other.norm()))
-
-
-def centred(rows: Tensor) -> Tensor:
-    return rows - rows.mean(dim=1, keepdim=True)
+    return close_within(value, other, tolerance)

@@ -1,159 +1,61 @@
-"""Which formula a loss follows, at which temperature and weight: read from its gradients on made-up logits.
-
-A teacher's *pull* is how the gradient for the student's logits changes from one teacher to another. All that
-does not depend on the teacher, such as the labels' cross-entropy, cancels in it.
-"""
+"""The formulas of a divergence and of its usual slips, and how well one describes what is measured."""
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from kdutils._numerics import unit_vectors
-from kdutils.audit.bench import SAME, Bench, Call, DoesNotApply, call_of, is_float, shape_of
+from torch import Tensor
 
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]  # student logits, teacher logits, temperatures
 
-SAME_FORM = 5e-4  # relative difference of a pull and a formula; its temperature is found on a grid
-PROBE_STD = 3.0  # of the made-up logits
+FORM_TOLERANCE = 5e-4  # relative difference of a pull and a formula; its temperature is found on a grid
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A loss whose student and teacher are made to answer with any logits (N, K)."""
+class Evidence(NamedTuple):
+    """A pull on logits (M, K), and the logits at which it was found; float64, on the CPU."""
 
-    bench: Bench
-    call: Call  # the student's
-    teacher_answer: Tensor
-    teacher_module: nn.Module | None  # None where the answer is cached
-
-    @cached_property
-    def logits(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Made-up logits of a student, of a teacher, and of another teacher."""
-        like = self.call.output
-        student, teacher, other = (PROBE_STD * random_like(like, seed) for seed in range(3))
-        return student, teacher, other
-
-    @cached_property
-    def pull(self) -> Tensor:
-        """How the gradient for the student's logits changes from one teacher to another, (N, K)."""
-        student, teacher, other = self.logits
-        return self.gradient(student, teacher) - self.gradient(student, other)
-
-    def gradient(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The loss's gradient with respect to the student's logits, (N, K)."""
-        bench, leaf = self.bench, student.clone().requires_grad_()
-        batch = tuple(
-            labels if labels is not None and value is bench.labels
-            else teacher if value is not bench.inputs and is_float(value) and shape_of(value) == leaf.shape
-            else value
-            for value in bench.batch
-        )  # fmt: skip
-        with ExitStack() as hooks:
-            # copies made inside: under no_grad, or detached, they carry no gradient
-            hooks.callback(self.call.module.register_forward_hook(lambda *_: leaf.clone()).remove)
-            if self.teacher_module is not None:
-                hooks.callback(self.teacher_module.register_forward_hook(lambda *_: teacher.clone()).remove)
-            loss = bench.loss(batch)
-        if not loss.requires_grad:
-            return torch.zeros_like(leaf)
-        (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
-        return torch.zeros_like(leaf) if gradient is None else gradient
-
-    @cached_property
-    def labels(self) -> Tensor | None:
-        """Class indices (N,) that fit the logits, if the batch holds any."""
-        labels, num_classes = self.bench.labels, self.call.output.shape[1]
-        fitting = labels is not None and 0 <= labels.min() <= labels.max() < num_classes
-        return labels if fitting else None
-
-    def rest(self) -> Tensor:
-        """What pulls a student that equals its teacher, (N, K), beside the labels, smoothed or not."""
-        _, teacher, _ = self.logits
-        gradient = self.gradient(teacher, teacher)
-        if self.labels is None:
-            return gradient
-        probs = teacher.softmax(dim=1)
-        to_label = unit_vectors(probs - F.one_hot(self.labels, probs.shape[1]))
-        to_uniform = _without(probs - 1 / probs.shape[1], to_label)
-        return _without(_without(gradient, to_label), unit_vectors(to_uniform))
-
-
-def probe_of(bench: Bench) -> Probe:
-    """The probe of a loss that compares logits.   Raises DoesNotApply for any other."""
-    call, teacher_call = call_of(bench, bench.student), call_of(bench, bench.teacher)
-    if call is None or call.times > 1:
-        raise DoesNotApply("the student does not answer once with (N, K)")
-    if teacher_call is not None and teacher_call.output.shape == call.output.shape:
-        probe = Probe(bench, call, teacher_call.output, teacher_call.module)
-    elif (cached := bench.cached(call.output.shape)) is not None:
-        probe = Probe(bench, call, cached, None)
-    else:
-        raise DoesNotApply("no answer of the teacher has the shape of the student's")
-    if probe.pull.norm() <= SAME * probe.gradient(*probe.logits[:2]).norm():
-        raise DoesNotApply("the loss does not compare the student's answer with the teacher's")
-    return probe
+    student: Tensor
+    teacher: Tensor
+    other: Tensor
+    pull: Tensor
 
 
 class Fit(NamedTuple):
-    """How well scale times a formula at a temperature describes a teacher's pull."""
+    """How well scale times a formula at a temperature describes a pull."""
 
-    residual: float
+    residual: float  # relative
     scale: float
     temperature: float
 
+    @property
+    def holds(self) -> bool:
+        """Whether the formula is the loss's."""
+        return self.residual < FORM_TOLERANCE and self.scale > 0
 
-def has_form(form: Form, probe: Probe) -> bool:
-    fit = best_fit(form, probe)
-    return fit.residual < SAME_FORM and fit.scale > 0
 
-
-def best_fit(form: Form, probe: Probe) -> Fit:
+def best_fit(form: Form, evidence: Evidence) -> Fit:
     """The best of all temperatures from 1/4 to 64, sought in ever narrower grids."""
-    # on the CPU: not every device has float64
-    student, teacher, other = (logits.cpu().double() for logits in probe.logits)
-    pull = probe.pull.cpu().double()
-    low, high = math.log(1 / 4), math.log(64)
-    for points in (33, 17, 17, 17):
-        grid = torch.linspace(low, high, points, dtype=pull.dtype, device=pull.device)
-        leaf = student.expand(points, -1, -1).clone().requires_grad_()
-        temperatures = grid.exp().view(-1, 1, 1)
-        difference = form(leaf, teacher, temperatures) - form(leaf, other, temperatures)
-        (pulls,) = torch.autograd.grad(difference.sum(), leaf)
-        scales = (pulls * pull).sum(dim=(1, 2)) / pulls.square().sum(dim=(1, 2))
-        residuals = (pull - scales.view(-1, 1, 1) * pulls).flatten(1).norm(dim=1) / pull.norm()
-        best = int(residuals.argmin())
-        low, high = grid[max(best - 1, 0)].item(), grid[min(best + 1, points - 1)].item()
-    return Fit(residuals[best].item(), scales[best].item(), grid[best].exp().item())
+    low, high, fits = math.log(1 / 4), math.log(64), []
+    for num_points in (33, 17, 17, 17):
+        grid = torch.linspace(low, high, num_points, dtype=torch.float64)
+        fits = _fits(form, evidence, grid.exp())
+        best = min(range(num_points), key=lambda i: fits[i].residual)
+        low, high = grid[max(best - 1, 0)].item(), grid[min(best + 1, num_points - 1)].item()
+    return min(fits, key=lambda fit: fit.residual)
 
 
-def label_weight(probe: Probe) -> float | None:
-    """The weight of the labels' cross-entropy, 0 without labels; None where they enter otherwise."""
-    labels, (student, teacher, _) = probe.labels, probe.logits
-    if labels is None:
-        return 0.0
-    n, k = student.shape
-    others = (labels + 1) % k
-    pull = n * (probe.gradient(student, teacher, others) - probe.gradient(student, teacher))
-    unit_pull = (F.one_hot(labels, k) - F.one_hot(others, k)).to(pull.dtype)
-    weight = (pull * unit_pull).sum() / unit_pull.square().sum()
-    return weight.item() if (pull - weight * unit_pull).norm() <= SAME_FORM * n else None
-
-
-def _without(rows: Tensor, unit_rows: Tensor) -> Tensor:
-    """Every row less its part along the unit row."""
-    return rows - (rows * unit_rows).sum(dim=1, keepdim=True) * unit_rows
-
-
-def random_like(tensor: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(tensor.shape, generator=generator).to(tensor)
+def _fits(form: Form, evidence: Evidence, temperatures: Tensor) -> list[Fit]:
+    """How well a formula describes a pull, at every temperature."""
+    student, teacher, other, pull = evidence
+    leaf = student.expand(len(temperatures), -1, -1).clone().requires_grad_()
+    columns = temperatures.view(-1, 1, 1)
+    difference = form(leaf, teacher, columns) - form(leaf, other, columns)
+    (pulls,) = torch.autograd.grad(difference.sum(), leaf)
+    scales = (pulls * pull).sum(dim=(1, 2)) / pulls.square().sum(dim=(1, 2))
+    residuals = (pull - scales.view(-1, 1, 1) * pulls).flatten(1).norm(dim=1) / pull.norm()
+    residuals = residuals.nan_to_num(nan=math.inf)  # a formula without any pull describes none
+    return [Fit(*map(float, row)) for row in zip(residuals, scales, temperatures, strict=True)]
 
 
 def _expected(weights: Tensor, values: Tensor) -> Tensor:

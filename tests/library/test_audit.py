@@ -235,7 +235,7 @@ class Attending(nn.Module):
 TOKENS = torch.randint(50, (N, 5), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(5) < torch.randint(2, 6, (N, 1), generator=torch.Generator().manual_seed(1))).long()
 TOKEN = {
-    "token kd": (transformer.token_kd_loss, Tagger),
+    "token kd": (kd_loss, Tagger),
     "hidden cosine": (transformer.hidden_cosine_loss, Tagger),
     "hidden mse": (transformer.hidden_mse_loss, Tagger),
     "attention mse": (transformer.attention_mse_loss, Attending),
