@@ -1,4 +1,4 @@
-"""Figures hold what they promise: every seed a dot, roles in their colours, axes with names."""
+"""Figures hold what they promise: every seed a dot, roles in their colors, axes with names."""
 
 import math
 
@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from matplotlib.transforms import Bbox
 
 from kdutils.compare import Runs, paired_gain
 from kdutils.course import plot
@@ -76,10 +77,20 @@ def test_roles_have_their_colours():
         ("baseline", plot.BASELINE),
         ("labels only, twice as wide", plot.BASELINE),
         ("KD, T = 4", plot.DISTILLED),
+        ("soft targets", plot.DISTILLED),
+        ("hard decisions of the teacher", plot.HARD_DECISIONS),
+        ("know-nothing teacher", plot.KNOW_NOTHING),
+        ("augmented labels", plot.AUGMENTED),
     ],
 )
 def test_a_role_is_told_by_how_the_name_begins(arm, role):
     assert plot.role_colors([arm]) == {arm: role}
+
+
+def test_an_arm_without_a_role_takes_no_color_of_a_role_that_is_there():
+    arms = ["hard decisions", "know-nothing", "augmented labels", "a", "b", "distilled", "distilled twice"]
+    assert len(set(plot.role_colors(arms[:5]).values())) == 5
+    assert len({plot.role_colors(arms)[arm] for arm in arms[3:]} & {plot.KNOW_NOTHING}) == 0
 
 
 def test_there_are_colours_for_many_arms():
@@ -89,7 +100,8 @@ def test_there_are_colours_for_many_arms():
 
 
 def test_roles_are_told_apart_without_colour():
-    assert len(set(plot.MARKERS.values())) == 3 and "^" not in plot.MARKERS.values()
+    assert len(set(plot.MARKERS.values())) == len(plot.MARKERS) and "^" not in plot.MARKERS.values()
+    assert set(plot.ROLES.values()) <= set(plot.MARKERS)
 
 
 # Every seed
@@ -115,6 +127,14 @@ def test_paired_seeds_are_joined_and_means_are_bars():
     assert all(bar[0][0] < x < bar[1][0] for x, bar in enumerate(bars))
 
 
+def test_the_mean_stands_beside_its_bar():
+    ax = plot.every_seed(RUNS)
+    assert [(text.get_text(), to_hex(text.get_color())) for text in ax.texts] == [
+        ("71.0", plot.BASELINE), ("72.7", plot.DISTILLED), ("73.3", plot.OTHERS[0]),
+    ]  # fmt: skip
+    assert [text.xy[1] for text in ax.texts] == [RUNS.mean(arm) for arm in ARMS]
+
+
 def test_axes_are_named_and_arms_wrapped():
     ax = plot.every_seed(Runs([0, 1], {"test accuracy (%)": {"distilled with attention maps": [1.0, 2.0]}}))
     assert ax.get_ylabel() == "test accuracy (%)"
@@ -131,13 +151,22 @@ def test_another_measure_and_given_axes():
         plot.every_seed(RUNS, "ms")
 
 
-def test_references_are_dashed_and_named():
-    ax = plot.every_seed(RUNS, references={"teacher": 91.9, "chance": 10.0})
+def test_references_nearby_are_dashed_and_named():
+    ax = plot.every_seed(RUNS, references={"teacher": 80.0, "chance": 62.0})
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert [line.get_ydata()[0] for line in dashed] == [91.9, 10.0]
-    assert texts(ax) == ["teacher", "chance"]
+    assert [line.get_ydata()[0] for line in dashed] == [80.0, 62.0]
+    assert texts(ax)[-2:] == ["teacher 80.0", "chance 62.0"]
     low, high = ax.get_ylim()
-    assert low < 10 and high > 91.9
+    assert low < 62 and high > 80
+
+
+def test_references_far_away_are_named_at_the_edge_and_leave_the_dots_their_room():
+    ax = plot.every_seed(RUNS, references={"teacher": 91.9, "chance": 10.0})
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert texts(ax)[-2:] == ["teacher 91.9 ↑", "chance 10.0 ↓"]
+    assert [text.get_position() for text in ax.texts[-2:]] == [(0.98, 1.0), (0.98, 0.0)]
+    low, high = ax.get_ylim()
+    assert low > 65 and high < 80
 
 
 # Gains
@@ -162,6 +191,73 @@ def test_a_gain_shows_its_seeds_mean_and_interval_against_zero():
     assert ax.get_xlabel() == "gain (points)"
     low, high = ax.get_ylim()
     assert low > 1 and high < 0, "the first gain is on top, none on the edge"
+
+
+def test_a_gains_number_stands_beside_its_diamond():
+    ax = plot.gains(GAINS)
+    assert texts(ax) == ["+2.3", "−0.2"]
+    assert [text.xy for text in ax.texts] == [(GAINS["distilled"].mean, 0), (-0.25, 1)]
+
+
+# Curves
+
+
+def ticks(ax):
+    ax.figure.canvas.draw()
+    return [label.get_text() for label in ax.get_xticklabels()]
+
+
+def test_curves_go_through_the_means_and_show_every_seed():
+    arms = {"labels only": {75: [1.0, 3.0], 1200: [4.0, 6.0]}, "distilled": {75: [0.0, 1.0]}}
+    ax = plot.curves(arms, xlabel="steps")
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[75, 2], [1200, 5]], [[75, 0.5]]]
+    assert [line.get_color() for line in ax.lines] == [plot.BASELINE, plot.DISTILLED]
+    assert [positions for positions, _, _ in dots(ax)] == [
+        [[75, 1], [75, 3]], [[1200, 4], [1200, 6]], [[75, 0], [75, 1]],
+    ]  # fmt: skip
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [
+        ("labels only", (1200, 5)),
+        ("distilled", (75, 0.5)),
+    ]
+    assert ax.get_xscale() == "log" and ticks(ax) == ["75", "1,200"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("steps", "test accuracy (%)")
+
+
+def test_a_curve_of_gains_has_their_intervals_and_numbers():
+    gains = {50: paired_gain([8.0, 10.0]), 20_000: paired_gain([-1.0, 0.5])}
+    ax = plot.gain_curve(gains, xlabel="labels")
+    zero, line, *intervals = [list(line.get_ydata()) for line in ax.lines]
+    assert zero == [0, 0] and line == [9.0, -0.25]
+    assert intervals == [[gain.low, gain.high] for gain in gains.values()]
+    assert texts(ax) == ["+9.0", "−0.2"] and ticks(ax) == ["50", "20,000"]
+
+
+# Answers and borders
+
+
+def test_small_probabilities_are_bars_that_can_be_seen_and_read():
+    ax = plt.subplots()[1]
+    plot.probabilities(
+        torch.tensor([0.913, 0.0861, 0.00034, 0.0000062]), ["boot", "sneaker", "bag", "coat"], ax
+    )
+    assert ax.get_xscale() == "log"
+    assert [text.get_text().strip() for text in ax.texts] == ["0.91", "0.09", "0.0003", "0.000006"]
+    ax.figure.canvas.draw()
+    lengths = [Bbox.intersection(bar.get_window_extent(), ax.bbox).width for bar in ax.patches]
+    assert min(lengths) > 0.05 * ax.bbox.width and lengths == sorted(lengths, reverse=True)
+    top, bottom = ax.transData.transform([(1, 0), (1, 3)])[:, 1]
+    assert top > bottom, "the first class is on top"
+
+
+def test_borders_lie_where_a_classifier_changes_its_mind():
+    """Class 0 left of x = −1, class 1 up to x = 1, class 2 beyond."""
+    x = torch.linspace(-2, 2, 41).expand(41, -1)
+    logits = torch.stack([-x - 1, torch.zeros_like(x), x - 1], dim=-1)
+    ax = plt.subplots()[1]
+    plot.borders(torch.stack([logits, logits + 3]), extent=2, ax=ax, color=plot.DISTILLED)
+    places = [path.vertices[:, 0] for lines in ax.collections for path in lines.get_paths()]
+    assert len(ax.collections) == 4  # two networks, the borders of two classes
+    assert {round(float(place), 3) for line in places for place in line} == {-1.0, 1.0}
 
 
 # Images and maps

@@ -1,0 +1,113 @@
+"""Drawings speak one language: frames say what is trained, arrows where data and gradients go."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from kdutils.course import drawings
+from kdutils.course.drawings import LOSS, STUDENT, TEACHER, Place
+
+PIXELS = torch.arange(4 * 4, dtype=torch.uint8).reshape(4, 4)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    matplotlib.use("agg")
+    yield
+    plt.close("all")
+
+
+def of_kind(ax, kind):
+    return [patch for patch in ax.patches if type(patch) is kind]
+
+
+def words(ax):
+    return {text.get_text() for text in ax.texts}
+
+
+def test_a_place_has_four_sides():
+    place = Place(3, 2, 4, 1)
+    assert (place.left, place.right, place.top, place.bottom) == ((1, 2), (5, 2), (3, 2.5), (3, 1.5))
+
+
+def test_a_sheet_has_equal_units_and_no_axes():
+    ax = drawings.sheet(10, 5, scale=0.6)
+    assert ax.figure.get_size_inches().tolist() == [6, 3] and not ax.axison
+    assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((0, 10), (0, 5), 1)
+
+
+@pytest.mark.parametrize(("trained", "line", "word"), [(True, "-", "trained"), (False, "--", "frozen")])
+def test_the_frame_of_a_network_says_whether_it_is_trained(trained, line, word):
+    ax = drawings.sheet(10, 5)
+    place = drawings.network(ax, Place(3, 2, 4, 1), "student", STUDENT, trained=trained)
+    (box,) = of_kind(ax, FancyBboxPatch)
+    assert (box.get_linestyle(), to_hex(box.get_edgecolor())) == (line, STUDENT)
+    assert words(ax) == {"student", word} and place == (3, 2, 4, 1)
+    drawn = box.get_path().get_extents()
+    assert (drawn.x0, drawn.x1, drawn.y0, drawn.y1) == pytest.approx((1, 5, 1.5, 2.5))
+
+
+def test_bars_stand_on_their_line_and_the_highest_fills_the_place():
+    ax = drawings.sheet(10, 5)
+    drawings.bars(ax, Place(3, 2, 4, 1), [0.2, 0.8], TEACHER, "softened")
+    low, high = of_kind(ax, Rectangle)
+    assert (low.get_height(), high.get_height()) == (0.25, 1) and low.get_y() == high.get_y() == 1.5
+    assert 1 < low.get_x() < 3 < high.get_x() and high.get_x() + high.get_width() < 5
+    assert words(ax) == {"softened"}
+
+
+def test_an_image_stands_in_its_frame_and_leaves_the_sheet_as_it_was():
+    ax = drawings.sheet(10, 5)
+    drawings.image(ax, Place(3, 2, 2, 2), PIXELS)
+    assert list(ax.images[0].get_extent()) == [2, 4, 1, 3]
+    assert (ax.images[0].get_array() == PIXELS.numpy()).all()
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 10), (0, 5))
+
+
+def test_a_loss_is_a_circle_with_its_name_and_sides():
+    ax = drawings.sheet(10, 5)
+    place = drawings.loss(ax, (4, 2), "KL", radius=0.5)
+    (circle,) = of_kind(ax, Circle)
+    assert (circle.center, circle.radius, to_hex(circle.get_edgecolor())) == ((4, 2), 0.5, LOSS)
+    assert place.left == (3.5, 2) and words(ax) == {"KL"}
+
+
+def ends(arrow):
+    return arrow._posA_posB
+
+
+def test_data_flows_along_solid_arrows_and_gradients_along_dashed_ones():
+    ax = drawings.sheet(10, 5)
+    drawings.flow(ax, (1, 1), (2, 2), STUDENT)
+    drawings.gradient(ax, (3, 3), (3, 0), (1, 0), (1, 1))
+    data, back = of_kind(ax, FancyArrowPatch)
+    assert (data.get_linestyle(), to_hex(data.get_edgecolor()), ends(data)) == (
+        "-",
+        STUDENT,
+        [(1, 1), (2, 2)],
+    )
+    assert to_hex(back.get_edgecolor()) == LOSS and ends(back) == [(1, 0), (1, 1)]
+    assert back.get_linestyle() == drawings.DASHES
+    assert ax.lines[0].get_xydata().tolist() == [[3, 3], [3, 0], [1, 0]] and ax.lines[0].is_dashed()
+
+
+def test_in_response_distillation_the_teacher_is_frozen_and_gradients_reach_the_student_alone():
+    ax = drawings.response_distillation(PIXELS, label="Bag")
+    assert {"teacher", "frozen", "student", "trained", "label: Bag", "KL · T²", "CE", "× 0.9"} <= words(ax)
+    frames = {to_hex(box.get_edgecolor()): box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)}
+    assert frames == {TEACHER: "--", STUDENT: "-"}
+    teacher, student = (box.get_path().get_extents() for box in of_kind(ax, FancyBboxPatch))
+    back = [ends(a)[1] for a in of_kind(ax, FancyArrowPatch) if a.get_linestyle() != "-"]
+    assert len(back) == 1
+    x, y = back[0]
+    assert student.x0 < x < student.x1 and y == pytest.approx(student.y0) and y < teacher.y0
+
+
+def test_every_arrow_of_response_distillation_ends_within_the_sheet():
+    ax = drawings.response_distillation(PIXELS, label="Bag")
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    for arrow in of_kind(ax, FancyArrowPatch):
+        assert all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in ends(arrow))
