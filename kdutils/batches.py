@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from kdutils._validate import require_count
+from kdutils._validate import description, require_count
 
 
 def batches(
@@ -20,7 +20,7 @@ def batches(
     """Batches of tensors kept in memory, as a re-iterable of tuples.
 
     Two objects with the same seed yield the same sequence: that is what makes two arms of an experiment
-    paired. The last batch may be smaller; no sample is dropped.
+    paired. The last batch may be smaller; no sample is dropped. Data sets go into PyTorch's `DataLoader`.
 
     Args:
         tensors: Any number of tensors of the same length N, on the CPU.
@@ -31,8 +31,15 @@ def batches(
             None leaves them as they are. The other tensors are never touched.
 
     Raises:
-        ValueError: Tensors of different length, no sample, or a batch_size that is no whole number >= 1.
+        ValueError: What is no tensor, tensors of different length, no sample, or a batch_size that is no
+            whole number >= 1.
     """
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or tensor.dim() == 0:
+            raise ValueError(
+                f"tensors: expected tensors with a dimension of samples, got {description(tensor)}; "
+                "a data set goes into a DataLoader, torch.as_tensor makes a tensor of an array"
+            )
     if not tensors or any(len(t) != len(tensors[0]) for t in tensors):
         raise ValueError(
             f"tensors: expected one or more of the same length, got lengths {[len(t) for t in tensors]}"

@@ -1,18 +1,51 @@
 """One training loop for every chapter, and a frozen model's knowledge computed once."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
+from kdutils._errors import keep
+from kdutils._loading import (
+    arguments_of,
+    endless,
+    is_data_set,
+    is_shuffled,
+    leaves_out,
+    num_samples,
+    samples_in,
+    size_of_last,
+    to_device,
+)
 from kdutils._modes import eval_mode
-from kdutils._validate import require_count, require_positive
+from kdutils._npy import written
+from kdutils._training import (
+    WEIGHT_DECAY,
+    Curves,
+    History,
+    LossFunction,
+    answers_of,
+    named_terms,
+    optimizer_of,
+    put_in_training_mode,
+    require_finite_parameters,
+    require_module,
+    require_valid,
+    schedule_of,
+    stops,
+    tried_on_last,
+)
+from kdutils._trees import tensors_in
+from kdutils._validate import description
 from kdutils.batches import batches as in_memory_batches
 
-History = dict[str, list[float]]
-LossFunction = Callable[..., Tensor | dict[str, Tensor]]
+STEPS_IN_A_BLOCK = 50  # of a history that lies on a GPU: fetching it makes the CPU wait
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -31,181 +64,236 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 def fit(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[Any],
     loss_fn: LossFunction,
     *,
     steps: int,
     lr: float,
-    weight_decay: float = 0.01,
-    teacher: nn.Module | None = None,
+    weight_decay: float = WEIGHT_DECAY,
+    teacher: nn.Module | Callable[[Any], Any] | None = None,
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
+    autocast: torch.dtype | None = None,
+    on_step: Callable[[int, History], bool | None] | None = None,
 ) -> History:
-    """History of the loss, step by step, of a model that is trained in place and left in eval mode.
+    """Trains a model in place, leaves it in eval mode, and returns the history of its loss.
 
-    model: anything whose parameters are to be trained: a network, a `ModuleList` of peers, a `ModuleDict` of
-    student and regressor, a network wrapped in `DistributedDataParallel`. It stays on its device.
-    batches: any re-iterable of tuples of tensors, in memory or a `DataLoader`; gone through again and again.
-    loss_fn: `loss_fn(model, *batch)` returns a scalar, or a dict of named scalars whose sum is minimised.
-    steps: number of optimizer steps.   lr: peak learning rate of the one-cycle schedule.
-    teacher: None where its knowledge is cached in the batches. A module on the model's device is put in eval
-    mode, run without gradient on the first tensor of every batch, and its output is appended to the batch.
+    That is all it does: for gradient clipping or accumulation, for resuming from a checkpoint or for several
+    optimizers, write a loop of your own. It is the dozen lines at the end of this function.
 
-    Optimizer: AdamW under PyTorch's one-cycle schedule (a quarter of the steps to warm up, then a cosine to
-    zero; Adam's first beta falls from .95 to .85 and returns).
-    Returns a dict of lists, one number a step: "loss", and one entry for every named term, NaN in the steps
-    that were without it.
-    Raises ValueError for steps < 1, lr <= 0, batches that run out, or a loss that is no scalar or depends on
-    no trainable parameter; FloatingPointError, naming step and term, for a loss that is not finite (before it
-    reaches the parameters; batch norm's running statistics have seen the batch already);
-    TrainingInterrupted, with the history so far, on an interrupt.
+    In training mode is the whole model, pretrained parts that come in eval mode included. Two things that you
+    put in eval mode yourself stay there: a single layer inside a part in training mode, such as a dropout
+    that you switched off, and the batch norm of a part whose parameters are all frozen, which would otherwise
+    go on counting. After `fit` all is in eval mode, so switch off a single layer before every call; batch
+    norm stays frozen as long as the parameters around it are.
+
+    Args:
+        model: Whatever is to be trained: a network, a `ModuleList` of peers, a `ModuleDict` of student and
+            regressor, a network wrapped in `DistributedDataParallel`. It stays on its device.
+        batches: A `DataLoader`, `batches(...)`, a list: anything that can be gone through again and again.
+            A batch is a tensor, a tuple, a list or a dict, or a nesting of them. Its tensors are copied to
+            the model's device; anything else, such as file names, is passed on as it is.
+        loss_fn: Called as `loss_fn(model, *batch)` with a tuple or list, as `loss_fn(model, batch)` with
+            a tensor or a dict. Returns a scalar, or a dict of named scalars whose sum is minimized.
+        steps: Number of optimizer steps.
+        lr: Peak learning rate.
+        weight_decay: Of the default optimizer.
+        teacher: Where its knowledge is not cached in the batches. A module on the model's device is put in
+            eval mode and called without gradient, with the first element of a tuple or list, or with all
+            of a dict as keywords: `teacher(**batch)`. A teacher that needs anything else, such as a tuple's
+            attention mask, is given as a function of the batch, `lambda batch: network(batch[0], batch[1])`;
+            its modules are in the mode that you put them in. The answer is one more argument of `loss_fn`,
+            the last. The teacher is given a copy of the batch.
+        optimizer: Function of the model's parameters that returns a PyTorch optimizer, such as
+            `torch.optim.SGD`. Its learning rate is set to `lr`: with several groups the largest, and the
+            others in proportion. None stands for AdamW.
+        schedule: Function of the optimizer that returns a PyTorch schedule, whose `step()` is called after
+            every step. None stands for the one-cycle schedule: the rate rises for a quarter of the steps and
+            falls to zero as a cosine. With AdamW, its first beta falls from .95 to .85 and returns.
+        autocast: `torch.bfloat16` or `torch.float16`: the precision in which teacher and loss are computed
+            where PyTorch takes it to be safe. Gradients of float16 are scaled.
+        on_step: Called after every step, with its number from 0 and the history so far, and the model in eval
+            mode: for validation, checkpoints, early stopping. Training ends where it returns True.
+
+    Returns:
+        The loss, step by step, as "loss", and one list more for every named term, NaN in the steps that were
+        without it.
+
+    Raises:
+        ValueError: A setting out of range; batches that run out, or cannot be understood; a last batch of one
+            or two samples on which the loss fails, found in the first step where the loader's length is
+            known; a loss that is no scalar or depends on no trainable parameter.
+        FloatingPointError: A loss that is not finite, with step and term. On a CPU it never reaches the
+            parameters (but batch norm's running statistics have seen the batch). On a GPU, where values are
+            fetched in blocks of 50 steps unless there is an `on_step`, it is noticed later, at the latest
+            before `fit` returns.
+        TrainingInterrupted: An interrupt. It has the history so far as `history`, as any other exception has
+            that leaves `fit`.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Smith and Topin 2018 (one-cycle schedule).
     """
     from tqdm import tqdm
 
-    require_positive("lr", lr)
-    require_count("steps", steps)
-    # One fused kernel updates all parameters: a tenth of a small student's step on a CPU.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    # The last step would have a rate of zero, hence + 1; under 5 the scheduler can divide by zero.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=max(steps + 1, 5), pct_start=0.25
-    )
+    require_valid(model, batches, steps, lr, autocast)
+    updates = optimizer_of(optimizer, model, lr, weight_decay)
+    rates = schedule_of(schedule, updates, steps, changes_momentum=optimizer is None)
     device = next(model.parameters()).device
-    if teacher is not None:
+    precision = nullcontext() if autocast is None else torch.autocast(device.type, autocast)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
+    curves = Curves(1 if device.type == "cpu" or on_step else STEPS_IN_A_BLOCK)
+    loss_fn = tried_on_last(loss_fn, size_of_last(batches, steps))
+    endless_batches = endless(batches)
+    if isinstance(teacher, nn.Module):
         teacher.eval()
-    history: History = {}
-    endless = _endless(batches)
-    model.train()
+    put_in_training_mode(model)
     try:
         with tqdm(range(steps), unit="step", leave=False, delay=10) as progress:  # shown after ten seconds
             for step in progress:
-                batch = tuple(tensor.to(device) for tensor in next(endless))
-                if teacher is not None:
-                    with torch.no_grad():
-                        batch = (*batch, teacher(batch[0]))
-                terms = _named_terms(loss_fn(model, *batch))
+                batch = to_device(next(endless_batches), device)
+                with precision:
+                    arguments = (*arguments_of(batch), *answers_of(teacher, batch))
+                    terms = named_terms(loss_fn(model, *arguments))
                 first, *others = terms.values()
                 loss = sum(others, start=first)
-                values = {name: term.item() for name, term in (terms | {"loss": loss}).items()}
-                _require_finite(values, step, batch, model)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                for name in history | values:
-                    history.setdefault(name, [math.nan] * step).append(values.get(name, math.nan))
+                curves.add(terms | {"loss": loss}, arguments, model)
+                updates.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(updates)
+                scaler.update()
+                rates.step()
+                if on_step and stops(on_step, step, curves.history, model):
+                    break
+        curves.fetch()
+        require_finite_parameters(model, step)
     except KeyboardInterrupt as interrupt:
-        raise TrainingInterrupted(len(history.get("loss", [])), steps, history) from interrupt
+        curves.fetch_finite()
+        raise TrainingInterrupted(curves.length, steps, curves.history) from interrupt
+    except Exception as error:
+        curves.fetch_finite()
+        note = f"fit: the curve of {curves.length} of {steps} steps is in this exception's `history`"
+        keep(error, note if curves.length else None, history=curves.history)
+        raise
     finally:
         model.eval()
-    if not all(map(_is_finite, model.parameters())):
-        raise FloatingPointError(
-            f"step {steps - 1}: the loss is finite, its gradient is not: weights are spoiled"
-        )
-    return history
+    return curves.history
 
 
 def predict(
     model: nn.Module,
-    images: Tensor,
-    forward: Callable[[Tensor], Any] | None = None,
+    inputs: Any,
+    forward: Callable[..., Any] | None = None,
     batch_size: int = 500,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    to: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """What a frozen model says about images, computed once: logits (N, K), or whatever `forward` returns.
+    """What a frozen model says about inputs, computed once: its logits (N, K), or whatever `forward` returns.
 
-    model: put in eval mode while it runs, without gradient, on its own device; its mode is restored.
-    images: (N, ...) on the CPU.   transform: what becomes of every batch first, normalizing pixels, say.
-    forward: None for the model itself; else a function of a batch of images that returns a tensor or a tuple
-    of tensors with N as first dimension, such as `model.embed`.
-    Returns a tensor, or a tuple of tensors, on the CPU, in the images' order.
-    Raises ValueError for an empty set of images, and for what does not have an entry for every image.
+    The model is in eval mode while it runs, without gradient, on its own device; afterwards every part of it
+    has its former mode again. Inputs are handed over as they are: only `transform` changes pixels.
+
+    Args:
+        model: Any module.
+        inputs: A tensor (N, ...), a data set, or a loader that keeps the order of its samples. Of samples or
+            batches that are tuples the first element is the input; those that are dicts are keywords of
+            the model.
+        forward: None for the model itself; else a function of a batch of inputs, or of its keywords, such as
+            `model.embed`. It returns a tensor or a tuple of tensors with N as first dimension.
+        batch_size: Inputs computed at once; a loader has its own.
+        transform: What becomes of every batch of inputs first: normalizing pixels, say.
+        to: A file, "answers.npy" say, that the answers are written to batch by batch where memory does not
+            hold them all. It appears once it is complete, and is read, not computed, in the next call. Until
+            then "answers.npy.part" holds what there is: after an interrupt the same call goes on from there.
+            Only `forward`s that return one tensor can be written.
+
+    Returns:
+        A tensor, or a tuple of tensors, on the CPU, in the order of the inputs. With `to`, a tensor whose
+        numbers are read from the file where they are used.
+
+    Raises:
+        ValueError: No input, or inputs of another kind; a loader that shuffles or leaves samples out; answers
+            without an entry for every input; a file at `to` that does not belong to this call.
     """
-    if len(images) == 0:
-        raise ValueError(f"images: expected at least one, got shape {tuple(images.shape)}")
-    forward = model if forward is None else forward
-    device = next(model.parameters(), images).device
+    require_module(model)
+    batches = _in_order(inputs, batch_size)
+    prepared = transform or (lambda question: question)
+    questions = (prepared(arguments_of(batch)[0]) for batch in batches)
+
+    def answer(question: Any) -> Any:
+        return _answer(model, forward or model, question)
+
     with torch.no_grad(), eval_mode(model):
-        pieces = [
-            forward(batch.to(device))
-            for (batch,) in in_memory_batches(images, batch_size=batch_size, transform=transform)
-        ]
+        if to is not None:
+            return written(to, questions, answer, _total(inputs))
+        pieces = [answer(question) for question in questions]
+    if not pieces:
+        raise ValueError("inputs: expected at least one, got none")
     if isinstance(pieces[0], tuple):
-        return tuple(_joined(column, len(images)) for column in zip(*pieces, strict=True))
-    return _joined(pieces, len(images))
+        return tuple(_joined(column) for column in zip(*pieces, strict=True))
+    return _joined(pieces)
 
 
-def _joined(pieces: Sequence[Tensor], num_images: int) -> Tensor:
-    """What was said of all batches, one after another, on the CPU."""
-    if not all(isinstance(piece, Tensor) for piece in pieces):
+def _in_order(inputs: Any, batch_size: int) -> Iterable[Any]:
+    """The inputs, in batches, in their order."""
+    if isinstance(inputs, Tensor):
+        if inputs.dim() == 0 or len(inputs) == 0:
+            raise ValueError(f"inputs: expected at least one, got shape {tuple(inputs.shape)}")
+        return in_memory_batches(inputs, batch_size=batch_size)
+    if isinstance(inputs, Dataset) or is_data_set(inputs):
+        return DataLoader(inputs, batch_size=batch_size)
+    plain = isinstance(inputs, list | tuple | Mapping | str | np.ndarray)
+    if plain or not isinstance(inputs, Iterable):
         raise ValueError(
-            f"forward: expected a tensor or a tuple of tensors, got a {type(pieces[0]).__name__}"
+            f"inputs: expected a tensor, a data set or a loader, got {description(inputs)}; "
+            "torch.as_tensor makes a tensor of an array, torch.stack of a list of tensors"
         )
-    joined = torch.cat([piece.cpu() for piece in pieces])
-    if len(joined) != num_images:
+    if is_shuffled(inputs) or leaves_out(inputs):
         raise ValueError(
-            f"forward: expected an entry for each of {num_images} images, got {tuple(joined.shape)}"
+            "inputs: expected a loader that keeps the order and all samples, so that answers can be told "
+            "apart, got one with shuffle, a seed or drop_last; give its data set"
         )
-    return joined
+    return inputs
 
 
-def _endless(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-    """Epoch after epoch of the batches, each with its own shuffle where the loader knows `set_epoch`."""
-    batch_sampler = getattr(batches, "batch_sampler", None)
-    places = (
-        batches,
-        getattr(batches, "sampler", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-    )
-    shuffler: Any = next((place for place in places if hasattr(place, "set_epoch")), None)
-    epoch = 0
-    while True:
-        if shuffler is not None:
-            shuffler.set_epoch(epoch)
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:
+def _total(inputs: Any) -> int:
+    total = samples_in(inputs)
+    if total is None:
+        raise ValueError(
+            "to: expected inputs of known length (a tensor, a data set, or a DataLoader of one), got "
+            + description(inputs)
+        )
+    return total
+
+
+def _answer(model: nn.Module, forward: Callable[..., Any], question: Any) -> Any:
+    """What is said of a batch, on the CPU."""
+    tensors = tensors_in(question).values()
+    if not tensors:
+        raise ValueError(f"inputs: expected batches of tensors, got {description(question)} as a batch")
+    device = next(itertools.chain(model.parameters(), tensors)).device
+    question = to_device(question, device)
+    answer = forward(**question) if isinstance(question, Mapping) else forward(question)
+    pieces = answer if isinstance(answer, tuple) else (answer,)
+    for piece in pieces:
+        if not isinstance(piece, Tensor):
             raise ValueError(
-                f"batches: ran out in epoch {epoch}; expected a non-empty re-iterable (a list, a DataLoader, "
-                "batches), not a generator that is used up"
+                f"forward: expected a tensor or a tuple of tensors, got {description(piece)}; "
+                "pick one, as in forward=lambda **batch: model(**batch).logits"
             )
-        epoch += 1
+        if piece.dim() == 0 or len(piece) != num_samples(question):
+            raise ValueError(
+                f"forward: expected an entry for each of {num_samples(question)} inputs, "
+                f"got shape {tuple(piece.shape)}"
+            )
+    return tuple(piece.cpu() for piece in pieces) if isinstance(answer, tuple) else answer.cpu()
 
 
-def _named_terms(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """The scalars that a loss function returned, by name; raises ValueError for what cannot be minimised."""
-    terms = result if isinstance(result, dict) else {"loss": result}
-    if not terms or ("loss" in terms and len(terms) > 1):
+def _joined(pieces: Iterable[Tensor]) -> Tensor:
+    """What was said of all batches, one after another."""
+    pieces = list(pieces)
+    shapes = sorted({tuple(piece.shape[1:]) for piece in pieces})
+    if len(shapes) > 1:
         raise ValueError(
-            "loss_fn: expected one or more named terms, none of them named 'loss' (that is their sum), "
-            f"got {list(terms)}"
+            f"forward: expected the same shape for every input, got {shapes[0]} and {shapes[1]}; "
+            "pad all inputs to one length"
         )
-    for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.dim() != 0:
-            came = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
-            raise ValueError(f"loss_fn: expected a scalar tensor for the term {name!r}, got {came}")
-    if not any(term.requires_grad for term in terms.values()):
-        raise ValueError(
-            "loss_fn: expected a loss that depends on a trainable parameter of the model, "
-            "got one without gradient (all frozen, detached, or computed without gradient)"
-        )
-    return terms
-
-
-def _require_finite(values: dict[str, float], step: int, batch: tuple[Tensor, ...], model: nn.Module) -> None:
-    """Raises FloatingPointError, with the cause where it can be told, for a term that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            cause = ""
-            if spoiled := [i for i, tensor in enumerate(batch) if not _is_finite(tensor)]:
-                cause = f"; not finite in the batch itself: tensor {spoiled}"
-            elif not all(map(_is_finite, model.parameters())):
-                cause = "; the parameters are not finite: an earlier step's gradient was not"
-            raise FloatingPointError(f"step {step}: the term {name!r} is {value}{cause}")
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, Tensor) or bool(value.isfinite().all())
+    return torch.cat(pieces)
