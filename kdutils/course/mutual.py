@@ -25,27 +25,11 @@ from kdutils import evaluate
 from kdutils._validate import require_count
 from kdutils.batches import balanced_index, batches
 from kdutils.course import data, models
-from kdutils.losses.online import dml_loss
+from kdutils.losses.online import mutual_terms
 from kdutils.peers import Cohort, cohort
 from kdutils.train import fit, predict
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-
-
-def mutual_terms(
-    logits: Tensor, labels: Tensor, others: Sequence[Tensor], weight: float = 1.0
-) -> dict[str, Tensor]:
-    """A peer's loss: cross-entropy, and `weight` times the mean of `dml_loss` over the other peers, in nats.
-
-    logits, and each of others: (N, K).   labels: (N,).
-    Returns {"hard": …, "mutual": …}, as `fit` takes it.   Raises ValueError without other peers.
-
-    Source: Zhang et al. 2018, "Deep Mutual Learning". Written out in notebook 05.
-    """
-    if not others:
-        raise ValueError("others: expected the logits of at least one other peer, got none")
-    mutual = torch.stack([dml_loss(logits, other) for other in others]).mean()
-    return {"hard": F.cross_entropy(logits, labels), "mutual": weight * mutual}
 
 
 def logits_exchanged(peers: Cohort, weight: float = 1.0) -> LossFunction:
@@ -56,7 +40,7 @@ def logits_exchanged(peers: Cohort, weight: float = 1.0) -> LossFunction:
 
     def loss_fn(peer: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = peer(images)
-        return mutual_terms(logits, labels, peers.from_others(logits), weight=weight)
+        return mutual_terms(logits, peers.from_others(logits), labels, weight=weight)
 
     return loss_fn
 
@@ -89,7 +73,7 @@ def weights_exchanged(
             peers.copy_weights(peer, copies)
         with torch.no_grad():
             answers = [network(images) for network in others]
-        return mutual_terms(peer(images), labels, answers, weight=weight)
+        return mutual_terms(peer(images), answers, labels, weight=weight)
 
     return loss_fn
 

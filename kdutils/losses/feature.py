@@ -1,13 +1,33 @@
-"""Feature knowledge: what the hidden layers of a teacher compute, and losses that ask a student for it."""
+"""Feature knowledge: what the hidden layers of a teacher compute, and losses that ask a student for it.
+
+N is the batch, C the number of channels, H and W the height and width of a map. Every loss takes the student
+first, sends no gradient to the teacher, and returns one number, in float64 for float64 and in float32 for
+everything shorter.
+"""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdutils._numerics import at_least_float32, inner_products, unit_vectors
-from kdutils._validate import require_same_batch, require_same_shape, require_shape
+from kdutils._numerics import (
+    at_least_float32,
+    inner_products,
+    kl_divergence,
+    log_probabilities,
+    unit_vectors,
+)
+from kdutils._validate import (
+    description,
+    number,
+    require_count,
+    require_same_batch,
+    require_same_shape,
+    require_shape,
+    require_temperature,
+)
 
 FIRST_VARIANCE = 5.0  # σ² of VIDLoss before training, and the least it can become
 SMALLEST_VARIANCE = 1e-5
@@ -16,14 +36,29 @@ SMALLEST_VARIANCE = 1e-5
 class Regressor(nn.Conv2d):
     """1×1 convolution from the student's channels to the teacher's, so that `hint_loss` can compare the two.
 
-    features (N, in_channels, H, W) → (N, out_channels, H, W). Its weights must be trained with the student's:
-    hand both to the optimizer. It is thrown away after training.
+    It turns features (N, in_channels, H, W) into (N, out_channels, H, W). Its weights must be trained with
+    the student's: hand both to the optimizer. It is thrown away after training.
+
+    Args:
+        in_channels: Channels of the student's layer.
+        out_channels: Channels of the teacher's layer.
+
+    Raises:
+        ValueError: If a number of channels is below 1; when called, if the features have another shape.
 
     Source: Romero et al. 2015 (FitNets). Written out in notebook 02.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
+        require_count("in_channels", in_channels)
+        require_count("out_channels", out_channels)
         super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        # three dimensions would pass for a single picture, also tokens (N, L, D) with N = in_channels
+        require_shape("input", input, "(N, C, H, W)")
+        _require_channels("input", input, self.in_channels)
+        return super().forward(input)
 
 
 def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -31,15 +66,21 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
         mean (student − teacher)²
 
-    student_features, teacher_features: the same shape, any; no gradient reaches the teacher. Where the
-    channels differ, pass the student's through a `Regressor` first.
-    Returns a 0-dim tensor of the student's dtype. Raises ValueError if the shapes differ or are empty.
+    Args:
+        student_features: Any shape. Where the channels differ, pass them through a `Regressor` first.
+        teacher_features: The same shape. They get no gradient.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero only where the features are equal.
+
+    Raises:
+        ValueError: If the shapes differ or are empty, or a dtype is not floating.
 
     Source: Romero et al. 2015 (FitNets). Written out in notebook 02.
     """
     require_same_shape("student_features", student_features, "teacher_features", teacher_features)
-    loss = F.mse_loss(at_least_float32(student_features), at_least_float32(teacher_features.detach()))
-    return loss.to(student_features.dtype)
+    student = at_least_float32(student_features)
+    return F.mse_loss(student, at_least_float32(teacher_features.detach())).to(student.dtype)
 
 
 def attention_map(features: Tensor, *, p: float = 2) -> Tensor:
@@ -47,16 +88,22 @@ def attention_map(features: Tensor, *, p: float = 2) -> Tensor:
 
         Q / ‖Q‖,  Q = Σ_c |A_c|^p / C
 
-    features: shape (N, C, H, W). p: ≥ 1; the larger, the more the strongest channels count.
-    Returns shape (N, H, W), each map of length 1 (of length 0 where all features are zero).
-    Raises ValueError if features has another number of dimensions or none of some size, or p < 1.
+    Args:
+        features: Shape (N, C, H, W).
+        p: A number >= 1; the larger, the more the strongest channels count.
+
+    Returns:
+        Shape (N, H, W) and the features' dtype, each map of length 1, or of length 0 where all features are
+        zero.
+
+    Raises:
+        ValueError: If the features have another number of dimensions, one of size 0, or p < 1.
 
     Source: Zagoruyko and Komodakis 2017; the mean over channels is that of their code. Written out in
     notebook 02.
     """
     require_shape("features", features, "(N, C, H, W)")
-    if not p >= 1:
-        raise ValueError(f"p: expected a number >= 1, got {p}")
+    p = float(number("p", p, "a finite number >= 1", lambda value: 1 <= value < math.inf))
     magnitudes = at_least_float32(features).abs()
     # the map does not depend on the scale; high powers of large or small numbers would leave float32's range
     largest = magnitudes.amax(dim=(1, 2, 3), keepdim=True).detach()
@@ -69,19 +116,26 @@ def at_loss(student_features: Tensor, teacher_features: Tensor, *, p: float = 2)
 
         mean (Q_student / ‖Q_student‖ − Q_teacher / ‖Q_teacher‖)²
 
-    student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
-    average-pooled to the smaller before the attention maps are taken. No gradient reaches the teacher.
-    p: see `attention_map`.
-    Returns a 0-dim tensor of the student's dtype; 0 for maps of 1×1, which hold no pattern.
-    Raises ValueError for other shapes, or if N differs.
+    Args:
+        student_features: Shape (N, C, H, W).
+        teacher_features: Shape (N, C', H', W'), any channels and sizes; the larger is average-pooled to the
+            smaller before the attention maps are taken. They get no gradient.
+        p: A number >= 1, see `attention_map`.
+
+    Returns:
+        A 0-dim tensor, >= 0; 0 for maps of 1×1, which hold no pattern.
+
+    Raises:
+        ValueError: If a shape, a dtype or p is not as described, or if N differs.
 
     Source: Zagoruyko and Komodakis 2017, as in their code; eq. 2 of the paper has the norm itself, not its
     square divided by H·W. Written out in notebook 02.
     """
     student, teacher = _pooled_to_smaller(
-        "student_features", student_features, "teacher_features", teacher_features.detach()
+        "student_features", student_features, "teacher_features", teacher_features
     )
-    return F.mse_loss(attention_map(student, p=p), attention_map(teacher, p=p)).to(student_features.dtype)
+    loss = F.mse_loss(attention_map(student, p=p), attention_map(teacher.detach(), p=p))
+    return loss.to(student.dtype)
 
 
 def fsp_loss(student_pair: tuple[Tensor, Tensor], teacher_pair: tuple[Tensor, Tensor]) -> Tensor:
@@ -89,26 +143,35 @@ def fsp_loss(student_pair: tuple[Tensor, Tensor], teacher_pair: tuple[Tensor, Te
 
         mean (G_student − G_teacher)²,  G = F₁ · F₂ᵀ / (H · W)
 
-    student_pair, teacher_pair: two feature maps each, (N, C₁, H₁, W₁) and (N, C₂, H₂, W₂); within a pair the
-    larger is average-pooled to the smaller, H×W. C₁ and C₂ are the same in both pairs, the sizes need not be.
-    The FSP matrix G of a pair F₁, F₂ is C₁ by C₂. No gradient reaches the teacher.
-    Returns a 0-dim tensor of the student's dtype. Raises ValueError for other shapes, or if N, C₁ or C₂
-    differ.
+    Args:
+        student_pair: Two feature maps F₁ and F₂, (N, C₁, H₁, W₁) and (N, C₂, H₂, W₂); the larger is
+            average-pooled to the smaller, H×W. Their FSP matrix G is C₁ by C₂.
+        teacher_pair: The same of the teacher, with the same C₁ and C₂, not necessarily the same sizes. It
+            gets no gradient.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero only where the FSP matrices are equal.
+
+    Raises:
+        ValueError: If a shape or a dtype is not as described, or if N, C₁ or C₂ differ.
 
     Source: Yim et al. 2017. Written out in notebook 02.
     """
-    student = _fsp_matrix("student_pair", *student_pair)
-    teacher = _fsp_matrix("teacher_pair", *teacher_pair).detach()
+    student = _fsp_matrix("student_pair", student_pair)
+    teacher = _fsp_matrix("teacher_pair", teacher_pair).detach()
     if student.shape != teacher.shape:
         raise ValueError(
             f"teacher_pair: expected (N, C1, C2) as in student_pair, {tuple(student.shape)}, "
             f"got {tuple(teacher.shape)}"
         )
-    return F.mse_loss(student, teacher).to(student_pair[0].dtype)
+    return F.mse_loss(student, teacher).to(student.dtype)
 
 
-def _fsp_matrix(name: str, early: Tensor, late: Tensor) -> Tensor:
-    early, late = _pooled_to_smaller(f"{name}[0]", early, f"{name}[1]", late)
+def _fsp_matrix(name: str, pair: Any) -> Tensor:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        came = f"{len(pair)} of them" if isinstance(pair, (tuple, list)) else description(pair)
+        raise ValueError(f"{name}: expected two feature maps, early and late, got {came}")
+    early, late = _pooled_to_smaller(f"{name}[0]", pair[0], f"{name}[1]", pair[1])
     return inner_products(early.flatten(2), late.flatten(2)) / early[0, 0].numel()
 
 
@@ -117,18 +180,27 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
         mean k(s, s') + mean k(t, t') − 2 · mean k(s, t),  k(a, b) = (a · b)²
 
-    student_features, teacher_features: shapes (N, C, H, W), of any channels and sizes; the larger is
-    average-pooled to the smaller. Each channel's map, s or t, is scaled to unit length; the distance between
-    the two sets of maps is the maximum mean discrepancy under the kernel k. No gradient reaches the teacher.
-    Returns a 0-dim tensor of the student's dtype; 0 for maps of 1×1, which hold no pattern.
-    Raises ValueError for other shapes, or if N differs.
+    Each channel's map, s or t, is scaled to unit length; the distance between the two sets of maps is the
+    maximum mean discrepancy under the kernel k.
+
+    Args:
+        student_features: Shape (N, C, H, W).
+        teacher_features: Shape (N, C', H', W'), any channels and sizes; the larger is average-pooled to the
+            smaller. They get no gradient.
+
+    Returns:
+        A 0-dim tensor, >= 0 up to rounding; 0 for maps of 1×1, which hold no pattern.
+
+    Raises:
+        ValueError: If a shape or a dtype is not as described, or if N differs.
 
     Source: Huang and Wang 2017 (neuron selectivity transfer, polynomial kernel). Written out in notebook 02.
     """
     student, teacher = _pooled_to_smaller(
-        "student_features", student_features, "teacher_features", teacher_features.detach()
+        "student_features", student_features, "teacher_features", teacher_features
     )
-    student, teacher = unit_vectors(student.flatten(2)), unit_vectors(teacher.flatten(2))
+    result_dtype = student.dtype
+    student, teacher = unit_vectors(student.flatten(2)), unit_vectors(teacher.detach().flatten(2))
 
     def mean_kernel(maps: Tensor, other_maps: Tensor) -> Tensor:
         # products of shape (N, C, C), never (N, C, C, H·W); a norm, whose gradient needs no further copies
@@ -138,7 +210,44 @@ def nst_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     discrepancy = (
         mean_kernel(student, student) + mean_kernel(teacher, teacher) - 2 * mean_kernel(student, teacher)
     )
-    return discrepancy.to(student_features.dtype)
+    return discrepancy.to(result_dtype)
+
+
+def channel_kd_loss(
+    student_features: Tensor, teacher_features: Tensor, *, temperature: float | Tensor = 4.0
+) -> Tensor:
+    """KL divergence of where a channel is active, from the teacher's, times T², in nats.
+
+        T² · KL(softmax(teacher / T) ‖ softmax(student / T)),  over the H·W places of one channel
+
+    Averaged over N·C. The softmax runs over the places of a map, not over the channels: each channel, or
+    each class of a segmentation's logits, asks *where*, where `kd_loss` with `class_dim=1` asks *what*.
+
+    Args:
+        student_features: Shape (N, C, H, W), features or logits. Where the channels differ from the
+            teacher's, pass them through a `Regressor` first.
+        teacher_features: Shape (N, C, H', W'); the larger map is average-pooled to the smaller. They get no
+            gradient.
+        temperature: T; the paper uses 4.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero where both are active in the same places; 0 for maps of 1×1.
+
+    Raises:
+        ValueError: If a shape, a dtype or the temperature is not as described, or if N or C differ.
+
+    Source: Shu et al. 2021, "Channel-wise Knowledge Distillation for Dense Prediction" (CWD).
+    """
+    student, teacher = _pooled_to_smaller(
+        "student_features", student_features, "teacher_features", teacher_features
+    )
+    _require_channels("teacher_features", teacher, student.shape[1])
+    temperature = require_temperature(temperature)
+    divergence = kl_divergence(
+        log_probabilities(teacher.detach().flatten(2), temperature),
+        log_probabilities(student.flatten(2), temperature),
+    )
+    return (temperature**2 * (divergence / student.shape[:2].numel())).to(student.dtype)
 
 
 class VIDLoss(nn.Module):
@@ -151,16 +260,20 @@ class VIDLoss(nn.Module):
     hand `parameters()` to the optimizer. Channels that the student cannot predict get a large σ² and count
     less.
 
-    loss(student_features, teacher_features): shapes (N, in_channels, H, W) and (N, out_channels, H, W); of
-    different sizes, the larger is average-pooled to the smaller. No gradient reaches the teacher.
-    Returns the mean over N·C·H·W, a 0-dim tensor of the student's dtype; without the constant ½·log 2π, so it
-    can be negative. Raises ValueError for other shapes, or if N differs.
+    Args:
+        in_channels: Channels of the student's layer.
+        out_channels: Channels of the teacher's layer.
+
+    Raises:
+        ValueError: If a number of channels is below 1.
 
     Source: Ahn et al. 2019 (variational information distillation), as in their code. Written out in
     notebook 02.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
+        require_count("in_channels", in_channels)
+        require_count("out_channels", out_channels)
         super().__init__()
         self.mean = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
@@ -179,15 +292,28 @@ class VIDLoss(nn.Module):
         return F.softplus(self.raw_variance) + SMALLEST_VARIANCE
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        """The loss, averaged over N·C·H·W.
+
+        Args:
+            student_features: Shape (N, in_channels, H, W).
+            teacher_features: Shape (N, out_channels, H', W'); of different sizes, the larger is
+                average-pooled to the smaller. They get no gradient.
+
+        Returns:
+            A 0-dim tensor, without the constant ½·log 2π, so it can be negative.
+
+        Raises:
+            ValueError: If a shape or a dtype is not as described, or if N differs.
+        """
         student, teacher = _pooled_to_smaller(
-            "student_features", student_features, "teacher_features", teacher_features.detach()
+            "student_features", student_features, "teacher_features", teacher_features
         )
         _require_channels("student_features", student, self.in_channels)
         _require_channels("teacher_features", teacher, self.out_channels)
         variance = at_least_float32(self.variance).view(1, -1, 1, 1)
         predicted = self.mean(student.to(self.raw_variance.dtype))
-        squared_error = (teacher - at_least_float32(predicted)).pow(2)
-        return (0.5 * (squared_error / variance + variance.log())).mean().to(student_features.dtype)
+        squared_error = (teacher.detach() - at_least_float32(predicted)).pow(2)
+        return (0.5 * (squared_error / variance + variance.log())).mean().to(student.dtype)
 
 
 def _pooled_to_smaller(name: str, features: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:

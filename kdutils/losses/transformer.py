@@ -1,8 +1,8 @@
-"""Knowledge of transformer encoders: losses token by token, and a student cut from its teacher.
+"""Knowledge of transformer encoders: losses on hidden states, attention and value relations.
 
-N is the batch, L the number of tokens, D the width of hidden states, A the number of attention heads, K the
-size of the vocabulary or the number of classes, T the temperature. Every loss takes the student first, sends
-no gradient to the teacher, and returns one number in the dtype of the student's tensor.
+N is the batch, L the number of tokens, D the width of hidden states, A the number of attention heads. Every
+loss takes the student first, sends no gradient to the teacher, and returns one number, in float64 for float64
+and in float32 for everything shorter. For the answers at every token see `kd_loss` with a mask.
 
 attention_mask is 1 (or True) for the tokens that count and 0 for padding, as tokenizers return it; None
 counts all. What lies at padding changes nothing, whatever it is. Every kept token of the batch weighs the
@@ -15,9 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdutils._numerics import at_least_float32, inner_products, unit_vectors
-from kdutils._validate import require_matrix, require_same_shape, require_shape
-from kdutils.losses.response import kd_loss
+from kdutils._numerics import (
+    at_least_float32,
+    inner_products,
+    kl_divergence,
+    log_probabilities,
+    unit_vectors,
+)
+from kdutils._validate import (
+    require_mask,
+    require_matrix,
+    require_no_minus_infinity,
+    require_same_shape,
+    require_shape,
+)
 
 
 def hidden_cosine_loss(
@@ -27,9 +38,16 @@ def hidden_cosine_loss(
 
         mean 1 − s · t / (‖s‖ · ‖t‖)
 
-    student_hidden, teacher_hidden: shape (N, L, D), of one width. attention_mask: shape (N, L).
-    Returns a 0-dim tensor in [0, 2]; a hidden state of zeros has the cosine 0 with any other.
-    Raises ValueError if a shape or the mask is not as said, naming what was received.
+    Args:
+        student_hidden: Shape (N, L, D).
+        teacher_hidden: The same shape. It gets no gradient.
+        attention_mask: Shape (N, L); None for all.
+
+    Returns:
+        A 0-dim tensor in [0, 2]; a hidden state of zeros has the cosine 0 with any other.
+
+    Raises:
+        ValueError: If a shape, a dtype or the mask is not as described.
 
     Source: Sanh et al. 2019, "DistilBERT", sec. 2, the cosine embedding loss. Written out in notebook 12.
     """
@@ -39,34 +57,7 @@ def hidden_cosine_loss(
     student = at_least_float32(student_hidden[kept])
     teacher = at_least_float32(teacher_hidden.detach()[kept])
     cosines = (unit_vectors(student) * unit_vectors(teacher)).sum(dim=1)
-    return (1 - cosines).mean().to(student_hidden.dtype)
-
-
-def token_kd_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    attention_mask: Tensor | None = None,
-    *,
-    temperature: float = 2.0,
-) -> Tensor:
-    """KL divergence of the student's softened answer from the teacher's, times T², over the kept tokens.
-
-        mean T² · KL(softmax(t / T) ‖ softmax(s / T))
-
-    That is `kd_loss` of every kept token, in nats.
-
-    student_logits, teacher_logits: shape (N, L, K), unnormalised, K >= 2. temperature: T > 0.
-    attention_mask: shape (N, L); for masked language modelling, 1 where a word was masked.
-    Returns a 0-dim tensor, >= 0, zero where both give the same probabilities.
-    Raises ValueError if a shape, the mask or the temperature is not as said, naming what was received.
-
-    Source: Sanh et al. 2019, "DistilBERT", sec. 2, the distillation loss; the factor T² is from their code.
-    Written out in notebook 12.
-    """
-    require_shape("student_logits", student_logits, "(N, L, K)")
-    require_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
-    kept = _kept_tokens(attention_mask, student_logits)
-    return kd_loss(student_logits[kept], teacher_logits[kept], temperature=temperature)
+    return (1 - cosines).mean().to(student.dtype)
 
 
 def attention_mse_loss(
@@ -76,10 +67,17 @@ def attention_mse_loss(
 
         mean (S_student − S_teacher)²
 
-    student_scores, teacher_scores: S, shape (N, A, L, L), query before key, as it is before the softmax and
-    before a mask is added to it; both with the same heads. attention_mask: shape (N, L).
-    Returns a 0-dim tensor, >= 0, zero only where the scores are equal.
-    Raises ValueError if a shape or the mask is not as said, naming what was received.
+    Args:
+        student_scores: S, shape (N, A, L, L), query before key, as it is before the softmax and before a mask
+            is added to it.
+        teacher_scores: The same shape, so the same heads. They get no gradient.
+        attention_mask: Shape (N, L); None for all.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero only where the scores are equal.
+
+    Raises:
+        ValueError: If a shape, a dtype or the mask is not as described, or if −inf was added to the scores.
 
     Source: Jiao et al. 2020, "TinyBERT", sec. 3.1, eq. 7.
     """
@@ -87,7 +85,10 @@ def attention_mse_loss(
     kept = _kept_tokens(attention_mask, student_scores[:, 0])
     pairs = (kept[:, None, :, None] & kept[:, None, None, :]).expand_as(student_scores)
     student = at_least_float32(student_scores[pairs])
-    return F.mse_loss(student, at_least_float32(teacher_scores.detach()[pairs])).to(student_scores.dtype)
+    teacher = at_least_float32(teacher_scores.detach()[pairs])
+    for name, scores in (("student_scores", student), ("teacher_scores", teacher)):
+        require_no_minus_infinity(name, scores, "take them before a mask is added")
+    return F.mse_loss(student, teacher).to(student.dtype)
 
 
 def hidden_mse_loss(
@@ -97,10 +98,17 @@ def hidden_mse_loss(
 
         mean (s − t)²
 
-    student_hidden, teacher_hidden: shape (N, L, D), of one width; a narrower student goes through a linear
-    layer first, trained with it. attention_mask: shape (N, L).
-    Returns a 0-dim tensor, >= 0, zero only where the hidden states are equal.
-    Raises ValueError if a shape or the mask is not as said, naming what was received.
+    Args:
+        student_hidden: Shape (N, L, D); a narrower student goes through a linear layer first, trained with
+            it.
+        teacher_hidden: The same shape. It gets no gradient.
+        attention_mask: Shape (N, L); None for all.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero only where the hidden states are equal.
+
+    Raises:
+        ValueError: If a shape, a dtype or the mask is not as described.
 
     Source: Jiao et al. 2020, "TinyBERT", sec. 3.1, eq. 8.
     """
@@ -108,7 +116,7 @@ def hidden_mse_loss(
     require_same_shape("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
     kept = _kept_tokens(attention_mask, student_hidden)
     student = at_least_float32(student_hidden[kept])
-    return F.mse_loss(student, at_least_float32(teacher_hidden.detach()[kept])).to(student_hidden.dtype)
+    return F.mse_loss(student, at_least_float32(teacher_hidden.detach()[kept])).to(student.dtype)
 
 
 def minilm_loss(
@@ -120,19 +128,25 @@ def minilm_loss(
 
         mean KL(softmax(S_teacher) ‖ softmax(S_student))
 
-    student_attention_scores, teacher_attention_scores: S, shape (N, A, L, L), query before key, both with
-    the same heads; the scores, not probabilities: the softmax over the kept keys is taken here.
-    attention_mask: shape (N, L), which leaves out padding as query and as key.
-    Returns a 0-dim tensor, >= 0, zero where both attend alike.
-    Raises ValueError if a shape or the mask is not as said, naming what was received.
+    Args:
+        student_attention_scores: S, shape (N, A, L, L), query before key; the scores, not probabilities: the
+            softmax over the kept keys is taken here. Keys that both sides mask with −inf, as decoders do,
+            have no attention and count as 0.
+        teacher_attention_scores: The same shape, so the same heads. They get no gradient.
+        attention_mask: Shape (N, L), which leaves out padding as query and as key; None for all.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero where both attend alike.
+
+    Raises:
+        ValueError: If a shape, a dtype or the mask is not as described.
 
     Source: Wang et al. 2020, "MiniLM", sec. 3.1, eq. 6, for the last layer of each.
     """
     names = "student_attention_scores", "teacher_attention_scores"
     _require_scores(student_attention_scores, teacher_attention_scores, *names)
     kept = _kept_tokens(attention_mask, student_attention_scores[:, 0])
-    loss = _attention_divergence(student_attention_scores, teacher_attention_scores.detach(), kept)
-    return loss.to(student_attention_scores.dtype)
+    return _attention_divergence(student_attention_scores, teacher_attention_scores.detach(), kept)
 
 
 def value_relation_loss(
@@ -145,10 +159,16 @@ def value_relation_loss(
     The relations of a token are the softmax, over the kept tokens, of its value's inner products with theirs,
     divided by the square root of the head's width d. Averaged over the heads and the kept tokens.
 
-    student_values, teacher_values: shapes (N, A, L, any width), both with the same heads.
-    attention_mask: shape (N, L).
-    Returns a 0-dim tensor, >= 0, zero where both have the same relations.
-    Raises ValueError if a shape or the mask is not as said, naming what was received.
+    Args:
+        student_values: Shape (N, A, L, d).
+        teacher_values: Shape (N, A, L, d') with any d', so the same heads. They get no gradient.
+        attention_mask: Shape (N, L); None for all.
+
+    Returns:
+        A 0-dim tensor, >= 0, zero where both have the same relations.
+
+    Raises:
+        ValueError: If a shape, a dtype or the mask is not as described.
 
     Source: Wang et al. 2020, "MiniLM", sec. 3.2, eq. 7 to 9, for the last layer of each.
     """
@@ -161,7 +181,7 @@ def value_relation_loss(
         )
     kept = _kept_tokens(attention_mask, student_values[:, 0])
     student, teacher = _relation_scores(student_values, kept), _relation_scores(teacher_values.detach(), kept)
-    return _attention_divergence(student, teacher, kept).to(student_values.dtype)
+    return _attention_divergence(student, teacher, kept)
 
 
 def patient_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
@@ -169,19 +189,25 @@ def patient_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
 
         mean ‖s / ‖s‖ − t / ‖t‖‖²
 
-    student_hidden, teacher_hidden: shape (N, D), one state per sample, such as that of the first token, from
-    one pair of layers; the paper adds up the pairs. A state of zeros stays zero.
-    Returns a 0-dim tensor in [0, 4]: 2 · (1 − cosine).
-    Raises ValueError if a shape is not as said, naming what was received.
+    Args:
+        student_hidden: Shape (N, D), one state per sample, such as that of the first token, from one pair of
+            layers; the paper adds up the pairs. A state of zeros stays zero.
+        teacher_hidden: The same shape. It gets no gradient.
+
+    Returns:
+        A 0-dim tensor in [0, 4]: 2 · (1 − cosine).
+
+    Raises:
+        ValueError: If a shape or a dtype is not as described.
 
     Source: Sun et al. 2019, "Patient Knowledge Distillation for BERT Model Compression", sec. 3.2; their code
     divides by D too.
     """
     require_matrix("student_hidden", student_hidden)
     require_same_shape("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
-    student = unit_vectors(at_least_float32(student_hidden))
-    teacher = unit_vectors(at_least_float32(teacher_hidden.detach()))
-    return (student - teacher).square().sum(dim=1).mean().to(student_hidden.dtype)
+    student = at_least_float32(student_hidden)
+    gaps = unit_vectors(student) - unit_vectors(at_least_float32(teacher_hidden.detach()))
+    return gaps.square().sum(dim=1).mean().to(student.dtype)
 
 
 def _relation_scores(values: Tensor, kept: Tensor) -> Tensor:
@@ -194,31 +220,19 @@ def _attention_divergence(student_scores: Tensor, teacher_scores: Tensor, kept: 
     """KL(softmax(teacher) ‖ softmax(student)) over kept keys, averaged over heads and kept queries."""
 
     def log_attention(scores: Tensor) -> Tensor:
-        # a finite number, whose softmax is 0 all the same: −inf on both sides would make 0 · (−inf + inf)
         scores = at_least_float32(scores)
         scores = scores.masked_fill(~kept[:, None, None, :], torch.finfo(scores.dtype).min)
-        return F.log_softmax(scores.transpose(1, 2)[kept], dim=-1).flatten(0, 1)
+        return log_probabilities(scores.transpose(1, 2)[kept]).flatten(0, 1)
 
-    return F.kl_div(
-        log_attention(student_scores), log_attention(teacher_scores), log_target=True, reduction="batchmean"
-    )
+    student, teacher = log_attention(student_scores), log_attention(teacher_scores)
+    return (kl_divergence(teacher, student) / len(student)).to(student.dtype)
 
 
 def _kept_tokens(attention_mask: Tensor | None, tokens: Tensor) -> Tensor:
-    """The mask as booleans, (N, L), for tokens of shape (N, L, ...).   Raises ValueError for another mask."""
+    """The mask as booleans, (N, L), for tokens of shape (N, L, ...); all true for None."""
     shape = tokens.shape[:2]
-    if attention_mask is None:
-        return torch.ones(shape, dtype=torch.bool, device=tokens.device)
-    if attention_mask.shape != shape:
-        raise ValueError(
-            f"attention_mask: expected shape (N, L) = {tuple(shape)}, got {tuple(attention_mask.shape)}"
-        )
-    kept = attention_mask == 1
-    if not (kept | (attention_mask == 0)).all():
-        raise ValueError(f"attention_mask: expected zeros and ones, got {attention_mask.unique().tolist()}")
-    if not kept.any():
-        raise ValueError("attention_mask: expected at least one token that counts, got zeros only")
-    return kept
+    kept = require_mask("attention_mask", attention_mask, shape)
+    return torch.ones(shape, dtype=torch.bool, device=tokens.device) if kept is None else kept
 
 
 def _require_scores(student: Tensor, teacher: Tensor, student_name: str, teacher_name: str) -> None:

@@ -11,8 +11,8 @@ from notebook_files import ROOT
 from torch import nn
 
 from kdutils.course.exercises import chapter05 as exercises
-from kdutils.course.mutual import mutual_terms, weights_exchanged
-from kdutils.losses import dml_loss, ensemble_kd_loss
+from kdutils.course.mutual import weights_exchanged
+from kdutils.losses import dml_loss, ensemble_kd_loss, mutual_terms
 
 NOTEBOOK = ROOT / "notebooks" / "05_online_distillation.ipynb"
 
@@ -44,7 +44,7 @@ def test_mutual_is_the_sum_of_what_every_process_minimises():
     logits = [peer(IMAGES) for peer in peers]
     together = written(peers, IMAGES, LABELS)
     apart = [
-        mutual_terms(own, LABELS, [other.detach() for other in logits if other is not own], weight=0.7)
+        mutual_terms(own, [other.detach() for other in logits if other is not own], LABELS, weight=0.7)
         for own in logits
     ]
     for name in ("hard", "mutual"):

@@ -7,7 +7,7 @@ from notebook_code import assert_same_loss, definition, verdict
 from notebook_files import ROOT
 
 from kdutils.course.exercises import chapter12 as exercises
-from kdutils.losses import hidden_cosine_loss, kd_loss, token_kd_loss
+from kdutils.losses import hidden_cosine_loss, kd_loss
 
 NOTEBOOK = ROOT / "notebooks" / "12_distilbert_case_study.ipynb"
 
@@ -25,10 +25,10 @@ def test_hidden_cosine_loss_equals_its_rung():
     assert_same_loss(hidden_cosine_loss, definition(NOTEBOOK, "hidden_cosine"), CASES)
 
 
-def test_token_kd_loss_equals_its_rung():
+def test_kd_loss_with_a_mask_equals_its_rung():
     for temperature in (1.0, 2.0, 5.0):
         assert_same_loss(
-            token_kd_loss, definition(NOTEBOOK, "token_kd", kd_loss=kd_loss), CASES, temperature=temperature
+            kd_loss, definition(NOTEBOOK, "token_kd", kd_loss=kd_loss), CASES, temperature=temperature
         )
 
 

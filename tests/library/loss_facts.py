@@ -5,9 +5,13 @@ A loss with keyword settings, or one that is a module, is passed as a lambda or 
 """
 
 import importlib
+import inspect
+import math
 import pkgutil
 import re
+import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,16 +22,20 @@ from kdutils import losses
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
+def public_in_losses() -> dict[str, Any]:
+    """Name → function or class, for all that the modules beneath kdutils.losses define for others."""
+    names = [f"kdutils.losses.{info.name}" for info in pkgutil.iter_modules(losses.__path__)]
+    return {
+        name: value
+        for module in map(importlib.import_module, names)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+
+
 def every_loss() -> dict[str, Callable]:
     """Name → function of every loss that a module beneath kdutils.losses defines."""
-    names = [f"kdutils.losses.{info.name}" for info in pkgutil.iter_modules(losses.__path__)]
-    modules = [importlib.import_module(name) for name in names]
-    return {
-        name: function
-        for module in modules
-        for name, function in vars(module).items()
-        if name.endswith("_loss") and function.__module__ == module.__name__
-    }
+    return {name: value for name, value in public_in_losses().items() if name.endswith("_loss")}
 
 
 def random_tensor(*shape, seed=0, std=2.0, dtype=torch.float64):
@@ -66,11 +74,16 @@ def assert_gradient_is_exact(loss_fn, student, teacher, *rest):
     assert torch.autograd.gradcheck(lambda s: loss_fn(s, teacher, *rest), student)
 
 
-def assert_scalar_of_input_dtype(loss_fn, student, teacher, *rest):
-    """The loss is one number, in the dtype of the student's tensor."""
+def at_least_float32(dtype):
+    """The dtype of a loss of tensors of this dtype: a float16 would end the gradient scaler's range."""
+    return torch.float32 if dtype in LOW_PRECISION else dtype
+
+
+def assert_one_number(loss_fn, student, teacher, *rest):
+    """The loss is one number, in the dtype of the student's tensor, at least float32."""
     loss = loss_fn(student, teacher, *rest)
     assert loss.shape == ()
-    assert loss.dtype == student.dtype
+    assert loss.dtype == at_least_float32(student.dtype)
 
 
 def assert_teacher_gets_no_gradient(loss_fn, student, teacher, *rest):
@@ -151,3 +164,55 @@ def assert_rejects(loss_fn, *arguments, naming, **settings):
     compared_with = re.search(r"(?:the shape of|as in) ([^,]+),", sentence)
     assert not compared_with or re.match(r"student_|list_of_logits\[0\]", compared_with[1]), sentence
     return sentence
+
+
+# Arguments for any loss
+
+
+SETTINGS = {"ps_kd_loss": {"alpha": 0.5}}  # what has no default
+N, L, K = 4, 3, 5
+SHAPES = {
+    "features": (N, 3, 4, 4),
+    "embeddings": (N, 7),
+    "hidden": (N, L, 7),
+    "scores": (N, 2, L, L),
+    "values": (N, 2, L, 6),
+    "outputs": (N, 2),
+}
+
+
+def example(name, leading=None):
+    """Arguments of the loss of this name, all but its mask, and those settings that it must have.
+
+    leading: the shape of the positions for losses on logits, (N,) unless the loss is one on sequences.
+    """
+    parameters = inspect.signature(every_loss()[name]).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if leading is None:
+        leading = (N, L) if name == "policy_gradient_kd_loss" else (N,)
+    if name == "sequence_kd_loss":  # one token a position, not several
+        required[1] = "sampled_ids"
+    arguments = [example_argument(parameter, leading) for parameter in required]
+    if name == "patient_loss":  # one state per sample
+        arguments = [hidden[:, 0] for hidden in arguments]
+    return arguments, SETTINGS.get(name, {})
+
+
+def example_argument(parameter, leading):
+    """A value for a parameter of this name."""
+    seed, size = zlib.crc32(parameter.encode()), math.prod(leading)
+    if parameter == "list_of_logits":
+        return [random_tensor(*leading, K, seed=seed + peer) for peer in range(2)]
+    if parameter.endswith("logits"):
+        return random_tensor(*leading, K, seed=seed)
+    if parameter.endswith("pair"):
+        return tuple(random_tensor(N, channels, 4, 4, seed=seed + channels) for channels in (3, 2))
+    if parameter in ("labels", "sampled_ids"):
+        return random_labels(size, K).view(leading)
+    if parameter == "token_ids":
+        first = random_labels(size, K).view(*leading, 1)
+        return torch.cat([first, (first + 2) % K], dim=-1)
+    if parameter == "token_log_probs":
+        return torch.log_softmax(random_tensor(*leading, K), dim=-1)[..., :2]
+    kind = next(kind for kind in SHAPES if parameter.endswith(kind))
+    return random_tensor(*SHAPES[kind], seed=seed)

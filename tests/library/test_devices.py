@@ -12,7 +12,15 @@ from kdutils import compress, evaluate
 from kdutils.audit import audit
 from kdutils.batches import batches
 from kdutils.course import data, models
-from kdutils.losses import feature, online, relation, response, self_distillation, transformer
+from kdutils.losses import (
+    feature,
+    online,
+    relation,
+    response,
+    self_distillation,
+    sequence,
+    transformer,
+)
 from kdutils.train import fit, predict
 
 LABELS = random_labels(8, 10)
@@ -31,23 +39,28 @@ def stages(pair_seed):
 
 LOGITS, FEATURES, EMBEDDINGS = pair(8, 10), pair(8, 4, 6, 6), pair(8, 16)
 HIDDEN, SCORES = pair(8, 5, 16), pair(8, 2, 5, 5)
+IDS = torch.arange(3).expand(8, 5, 3)
 CALLS = {
-    response.kd_loss: LOGITS,
+    response.kd_loss: (*HIDDEN, MASK),
     response.logit_mse_loss: LOGITS,
     response.dkd_loss: (*LOGITS, LABELS),
     response.nkd_loss: (*LOGITS, LABELS),
     response.dist_loss: LOGITS,
     response.standardized_kd_loss: LOGITS,
+    response.multilabel_kd_loss: LOGITS,
+    response.regression_kd_loss: LOGITS,
     feature.hint_loss: FEATURES,
     feature.at_loss: FEATURES,
     feature.fsp_loss: (stages(0), stages(9)),
     feature.nst_loss: FEATURES,
+    feature.channel_kd_loss: FEATURES,
     relation.sp_loss: FEATURES,
     relation.rkd_distance_loss: EMBEDDINGS,
     relation.rkd_angle_loss: EMBEDDINGS,
     relation.rkd_loss: EMBEDDINGS,
     relation.pkt_loss: EMBEDDINGS,
     relation.cc_loss: EMBEDDINGS,
+    relation.info_nce_loss: EMBEDDINGS,
     online.dml_loss: LOGITS,
     online.ensemble_kd_loss: (LOGITS[0], list(LOGITS)),
     self_distillation.ps_kd_loss: (*LOGITS, LABELS),
@@ -55,11 +68,16 @@ CALLS = {
     self_distillation.tf_kd_loss: (LOGITS[0], LABELS),
     transformer.hidden_cosine_loss: (*HIDDEN, MASK),
     transformer.hidden_mse_loss: (*HIDDEN, MASK),
-    transformer.token_kd_loss: (*HIDDEN, MASK),
     transformer.attention_mse_loss: (*SCORES, MASK),
     transformer.minilm_loss: (*SCORES, MASK),
     transformer.value_relation_loss: (*pair(8, 2, 5, 3), MASK),
     transformer.patient_loss: EMBEDDINGS,
+    sequence.reverse_kl_loss: (*HIDDEN, MASK),
+    sequence.generalized_jsd_loss: (*HIDDEN, MASK),
+    sequence.skew_kl_loss: (*HIDDEN, MASK),
+    sequence.policy_gradient_kd_loss: (*HIDDEN, IDS[..., 0], MASK),
+    sequence.sequence_kd_loss: (HIDDEN[0], IDS[..., 0], MASK),
+    sequence.sparse_kd_loss: (HIDDEN[0], IDS, HIDDEN[1].log_softmax(dim=-1)[..., :3], MASK),
 }
 SETTINGS = {self_distillation.ps_kd_loss: {"alpha": 0.5}}  # those without a default
 MEASURES = {
@@ -116,7 +134,7 @@ def test_a_loss_and_its_gradient_are_the_same_there(loss_fn, device):
     "loss_fn", [f for f, arguments in CALLS.items() if arguments[-1] is MASK], ids=lambda f: f.__name__
 )
 def test_without_a_mask_all_tokens_count_there(loss_fn, device):
-    pair_here = CALLS[loss_fn][:2]
+    pair_here = CALLS[loss_fn][:-1]
     torch.testing.assert_close(loss_fn(*sent(pair_here)).cpu(), loss_fn(*pair_here))
 
 

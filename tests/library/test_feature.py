@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdutils.losses import Regressor, VIDLoss, at_loss, attention_map, fsp_loss, hint_loss, nst_loss
+from kdutils.losses import (
+    Regressor,
+    VIDLoss,
+    at_loss,
+    attention_map,
+    channel_kd_loss,
+    fsp_loss,
+    hint_loss,
+    kd_loss,
+    nst_loss,
+)
 
 # The papers' formulas, in float64, one element at a time. Maps are (C, H, W), one sample.
 
@@ -87,6 +97,19 @@ def nst_formula(student, teacher):
     return mean(kernel(s, s) + kernel(t, t) - 2 * kernel(s, t) for s, t in pairs)
 
 
+def channel_kd_formula(student, teacher, temperature=4.0):
+    def places(channel):
+        powers = [torch.exp(channel[y, x] / temperature) for y, x in positions(channel)]
+        return [power / sum(powers) for power in powers]
+
+    def kl(s, t):
+        return sum(p * torch.log(p / q) for p, q in zip(places(t), places(s), strict=True))
+
+    student, teacher = of_one_size(student, teacher)
+    channels = [(s, t) for n in range(len(student)) for s, t in zip(student[n], teacher[n], strict=True)]
+    return temperature**2 * mean(kl(s, t) for s, t in channels)
+
+
 def vid_formula(loss, student, teacher):
     student, teacher = of_one_size(student, teacher)
     first, second, third = (loss.mean[i].weight[:, :, 0, 0] for i in (0, 2, 4))
@@ -119,6 +142,7 @@ FORMULAS = {
     at_loss: at_formula,
     split_fsp: split_fsp_formula,
     nst_loss: nst_formula,
+    channel_kd_loss: channel_kd_formula,
 }
 every_loss = pytest.mark.parametrize("loss_fn", list(FORMULAS), ids=lambda loss: loss.__name__)
 LOSSES_OF_ANY_SIZE = {at_loss: at_formula, nst_loss: nst_formula}
@@ -255,16 +279,16 @@ def test_vid_learns_which_channels_can_be_predicted():
 
 
 @every_loss
-def test_scalar_of_the_students_dtype(loss_fn):
+def test_one_number_in_at_least_float32(loss_fn):
     for dtype in (torch.float64, torch.float32, *facts.LOW_PRECISION):
-        facts.assert_scalar_of_input_dtype(loss_fn, *feature_maps(dtype=dtype))
+        facts.assert_one_number(loss_fn, *feature_maps(dtype=dtype))
 
 
-def test_vid_gives_scalars_of_the_students_dtype():
+def test_vid_gives_one_number_in_at_least_float32():
     for dtype in (torch.float64, torch.float32):
-        facts.assert_scalar_of_input_dtype(*vid(dtype=dtype))
+        facts.assert_one_number(*vid(dtype=dtype))
     loss, student, teacher = vid(dtype=torch.float32)
-    assert loss(student.half(), teacher.half()).dtype == torch.float16
+    facts.assert_one_number(loss, student.half(), teacher.half())
 
 
 @every_loss
@@ -493,7 +517,7 @@ def test_vid_runs_in_low_precision(dtype):
     vid = VIDLoss(student.shape[1], teacher.shape[1])
     expected = vid(student.float(), teacher.float()).item()
     loss = vid.to(dtype)(student, teacher)
-    assert loss.dtype == dtype and loss.item() == pytest.approx(expected, rel=0.05)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("loss_fn", [hint_loss, at_loss, nst_loss], ids=lambda f: f.__name__)
@@ -566,3 +590,40 @@ def test_nst_stays_under_200_megabytes(tmp_path):
     peak = peak_megabytes(lambda: step(nst_loss, 64), tmp_path)
     assert 10 < peak < 200
     assert peak_megabytes(lambda: step(nst_by_broadcasting, 4), tmp_path) > 64  # and 16 times that at N = 64
+
+
+def test_regressor_refuses_what_are_no_feature_maps():
+    """Three dimensions, also tokens (N, L, D) with N = in_channels, would pass for one picture."""
+    regressor = Regressor(4, 6)
+    for shape in ((4, 5, 6), (2, 3, 5, 5), (2, 4), (0, 4, 5, 5)):
+        facts.assert_rejects(regressor, torch.zeros(shape), naming="input")
+    for channels in (0, 1.5, True, "4", None):
+        facts.assert_rejects(Regressor, channels, 3, naming="in_channels")
+        facts.assert_rejects(VIDLoss, 3, channels, naming="out_channels")
+
+
+# Channels, place by place
+
+
+def test_channel_kd_asks_where_and_kd_asks_what():
+    student, teacher = feature_maps()
+    rows = [maps.flatten(2).flatten(0, 1) for maps in (student, teacher)]
+    for temperature in (1.0, 4.0):
+        loss = channel_kd_loss(student, teacher, temperature=temperature)
+        torch.testing.assert_close(loss, kd_loss(*rows, temperature=temperature))
+    what = kd_loss(student, teacher, temperature=4.0, class_dim=1)
+    assert (what - channel_kd_loss(student, teacher)).abs() > 0.01
+
+
+def test_channel_kd_does_not_hear_a_channels_level():
+    """What is added to a whole map moves no place of it."""
+    student, teacher = feature_maps()
+    level = facts.random_tensor(1, student.shape[1], 1, 1, seed=9)
+    torch.testing.assert_close(channel_kd_loss(student + level, teacher), channel_kd_loss(student, teacher))
+    assert channel_kd_loss(student[..., :1, :1], teacher).abs() < 1e-12
+
+
+def test_channel_kd_pools_the_larger_map_and_wants_as_many_channels():
+    student, teacher = feature_maps()[0], feature_maps(shape=(2, 4, 5, 3))[1]
+    torch.testing.assert_close(channel_kd_loss(student, teacher), channel_kd_formula(student, teacher))
+    facts.assert_rejects(channel_kd_loss, student, teacher[:, :3], naming="teacher_features")

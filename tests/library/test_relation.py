@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdutils.losses import cc_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, rkd_loss, sp_loss
+from kdutils.losses import (
+    cc_loss,
+    info_nce_loss,
+    pkt_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    rkd_loss,
+    sp_loss,
+)
 
 N, STUDENT_WIDTH, TEACHER_WIDTH = 6, 4, 5
 
@@ -99,6 +107,19 @@ def cc_formula(student, teacher, gamma=0.4, order=2):
         (correlation(student[i], student[j]) - correlation(teacher[i], teacher[j])) ** 2
         for i, j in pairs(student)
     )
+
+
+def info_nce_formula(student, teacher, temperature=0.1):
+    """The cross-entropy of N questions with N answers each."""
+
+    def cosine(x, y):
+        return dot(x, y) / (length(x) * length(y))
+
+    terms = []
+    for i in range(len(student)):
+        scores = [torch.exp(cosine(student[i], teacher[j]) / temperature) for j in range(len(teacher))]
+        terms.append(-torch.log(scores[i] / sum(scores)))
+    return mean(terms)
 
 
 FORMULAS = {
@@ -233,9 +254,9 @@ def test_two_samples_by_hand():
 
 
 @every_loss
-def test_scalar_of_the_students_dtype(loss_fn):
+def test_one_number_in_at_least_float32(loss_fn):
     for dtype in (torch.float64, torch.float32, *facts.LOW_PRECISION):
-        facts.assert_scalar_of_input_dtype(loss_fn, *embeddings(dtype=dtype))
+        facts.assert_one_number(loss_fn, *embeddings(dtype=dtype))
 
 
 @every_loss
@@ -488,3 +509,72 @@ def test_cc_rejects_bad_settings():
         facts.assert_rejects(cc_loss, *embeddings(), gamma=gamma, naming="gamma")
     for order in (0, -1, 1.5, 2.0, float("nan")):
         facts.assert_rejects(cc_loss, *embeddings(), order=order, naming="order")
+
+
+# Contrast with the batch
+
+
+def same_width(seed=0, num_samples=N, dtype=torch.float64):
+    return tuple(facts.random_tensor(num_samples, 5, seed=seed + s, dtype=dtype) for s in (0, 100))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
+def test_info_nce_equals_the_formula(seed, temperature):
+    facts.assert_matches_formula(
+        lambda s, t: info_nce_loss(s, t, temperature=temperature),
+        lambda s, t: info_nce_formula(s, t, temperature),
+        *same_width(seed),
+    )
+
+
+def test_guessing_costs_the_logarithm_of_the_batch():
+    """Where all teacher embeddings are alike nothing tells them apart."""
+    student, teacher = same_width(num_samples=8)
+    loss = info_nce_loss(student, teacher[:1].repeat(8, 1))
+    assert loss.item() == pytest.approx(math.log(8))
+
+
+def test_info_nce_brings_a_student_to_its_own_teacher_embedding():
+    student, teacher = same_width()
+    assert info_nce_loss(teacher, teacher) < info_nce_loss(student, teacher)
+    assert info_nce_loss(teacher, teacher) < info_nce_loss(teacher.roll(1, dims=0), teacher)
+    torch.testing.assert_close(info_nce_loss(7 * student, 0.1 * teacher), info_nce_loss(student, teacher))
+    facts.assert_gradient_is_exact(info_nce_loss, student, teacher)
+    facts.assert_teacher_gets_no_gradient(info_nce_loss, student, teacher)
+
+
+def test_info_nce_works_in_low_precision_and_at_extremes():
+    student, teacher = same_width(dtype=torch.float32)
+    facts.assert_works_under_autocast(info_nce_loss, student, teacher, rtol=0.05)
+    facts.assert_nan_is_shown(info_nce_loss, student, teacher)
+    for spoiled in (0 * student, student[:1].repeat(len(student), 1), -teacher, 1e4 * student):
+        facts.assert_finite(info_nce_loss, spoiled, teacher)
+        facts.assert_finite(info_nce_loss, student, spoiled)
+
+
+def test_info_nce_refuses_one_sample_and_other_widths():
+    student, teacher = same_width()
+    assert "N >= 2" in facts.assert_rejects(
+        info_nce_loss, student[:1], teacher[:1], naming="student_embeddings"
+    )
+    facts.assert_rejects(info_nce_loss, student, teacher[:, :-1], naming="teacher_embeddings")
+
+
+# Scale
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-8, 1e-4, 1e4, 1e8])
+def test_similarities_do_not_depend_on_the_scale_of_float32_features(scale):
+    """Inner products of tiny features would pass for zero."""
+    student, teacher = (rows.float() for rows in embeddings())
+    value, gradient = facts.value_and_gradient(sp_loss, student, teacher)
+    scaled_value, scaled_gradient = facts.value_and_gradient(sp_loss, scale * student, scale * teacher)
+    torch.testing.assert_close(scaled_value, value, rtol=1e-4, atol=0)
+    torch.testing.assert_close(scale * scaled_gradient, gradient, rtol=1e-3, atol=1e-7)
+
+
+def test_cc_refuses_a_series_that_leaves_the_range():
+    facts.assert_rejects(cc_loss, *embeddings(), gamma=41.0, naming="gamma")
+    facts.assert_rejects(cc_loss, *embeddings(), order=101, naming="order")
+    assert cc_loss(*(rows.float() for rows in embeddings()), gamma=40.0, order=100).isfinite()

@@ -6,10 +6,20 @@ import math
 import loss_facts as facts
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdutils.losses import dist_loss, dkd_loss, kd_loss, logit_mse_loss, nkd_loss, standardized_kd_loss
+from kdutils.losses import (
+    dist_loss,
+    dkd_loss,
+    kd_loss,
+    logit_mse_loss,
+    multilabel_kd_loss,
+    nkd_loss,
+    regression_kd_loss,
+    standardized_kd_loss,
+)
 
 N, K = 6, 7
 SEEDS = range(3)
@@ -94,6 +104,16 @@ def standardized_kd_formula(z, v, temperature=2.0):
     return temperature**2 * kl(p, q)
 
 
+@batch_mean
+def multilabel_kd_formula(z, v, temperature=1.0):
+    """Two probabilities, yes and no, for each class apart."""
+    total = 0
+    for k in range(len(z)):
+        q, p = 1 / (1 + torch.exp(-z[k] / temperature)), 1 / (1 + torch.exp(-v[k] / temperature))
+        total = total + p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q))
+    return temperature**2 * total / len(z)
+
+
 FORMULAS = {
     kd_loss: kd_formula,
     logit_mse_loss: logit_mse_formula,
@@ -101,13 +121,17 @@ FORMULAS = {
     nkd_loss: nkd_formula,
     dist_loss: dist_formula,
     standardized_kd_loss: standardized_kd_formula,
+    multilabel_kd_loss: multilabel_kd_formula,
+    regression_kd_loss: logit_mse_formula,
 }
 LABELLED = (dkd_loss, nkd_loss)
-TEMPERED = tuple(loss for loss in FORMULAS if loss is not logit_mse_loss)
+TEMPERED = tuple(loss for loss in FORMULAS if loss not in (logit_mse_loss, regression_kd_loss))
+ON_CLASSES = tuple(loss for loss in FORMULAS if loss not in (multilabel_kd_loss, regression_kd_loss))
 ZERO_AT_EQUALITY = tuple(loss for loss in FORMULAS if loss is not nkd_loss)
 ONE_SAMPLE_IS_ENOUGH = tuple(loss for loss in FORMULAS if loss is not dist_loss)
 
 every_loss = pytest.mark.parametrize("loss", FORMULAS, ids=lambda loss: loss.__name__)
+losses_on_classes = pytest.mark.parametrize("loss", ON_CLASSES, ids=lambda loss: loss.__name__)
 tempered_losses = pytest.mark.parametrize("loss", TEMPERED, ids=lambda loss: loss.__name__)
 
 
@@ -206,8 +230,8 @@ def test_dist_of_opposite_answers_is_two():
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *facts.LOW_PRECISION], ids=str)
-def test_one_number_in_the_students_dtype(loss, dtype):
-    facts.assert_scalar_of_input_dtype(loss, *arguments(loss, dtype=dtype))
+def test_one_number_in_at_least_float32(loss, dtype):
+    facts.assert_one_number(loss, *arguments(loss, dtype=dtype))
 
 
 @every_loss
@@ -217,7 +241,7 @@ def test_teacher_of_another_precision(loss):
     mixed = loss(student.float(), teacher.half(), *labels)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, expected)
-    assert loss(student.half(), teacher.float(), *labels).dtype == torch.float16
+    assert loss(student.half(), teacher.float(), *labels).dtype == torch.float32
 
 
 @every_loss
@@ -275,6 +299,114 @@ def test_works_behind_a_layer_under_autocast(loss):
 @every_loss
 def test_nan_is_shown(loss):
     facts.assert_nan_is_shown(loss, *arguments(loss, dtype=torch.float32))
+
+
+# Classes that both sides mask with a logit of −inf
+
+
+def masked_classes(logits):
+    return logits.index_fill(1, torch.tensor([1, 4]), -math.inf)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 1e3])
+@pytest.mark.parametrize("loss", [kd_loss, dkd_loss, nkd_loss], ids=lambda loss: loss.__name__)
+def test_masked_classes_are_as_if_they_were_not_there(loss, temperature):
+    student, teacher, *labels = arguments(loss)
+    others = torch.tensor([0, 2, 3, 5, 6])
+    labels = [torch.tensor([0, 2, 3, 5, 6, 0])] if labels else []
+    expected = [torch.tensor([0, 1, 2, 3, 4, 0])] if labels else []
+    call = functools.partial(loss, temperature=temperature)
+    value, gradient = facts.value_and_gradient(
+        call, masked_classes(student), masked_classes(teacher), *labels
+    )
+    without = facts.value_and_gradient(call, student[:, others], teacher[:, others], *expected)
+    torch.testing.assert_close(value, without[0])
+    torch.testing.assert_close(gradient[:, others], without[1])
+    assert gradient[:, [1, 4]].abs().max() == 0
+
+
+def test_a_class_that_the_teacher_alone_masks_is_unlearned_by_the_student():
+    student, teacher = arguments(kd_loss)
+    value, gradient = facts.value_and_gradient(kd_loss, student, masked_classes(teacher))
+    close = facts.value_and_gradient(kd_loss, student, teacher.index_fill(1, torch.tensor([1, 4]), -1e4))
+    torch.testing.assert_close((value, gradient), close)
+    assert gradient[:, [1, 4]].min() > 0
+    assert kd_loss(masked_classes(student), teacher).item() == math.inf
+
+
+@pytest.mark.parametrize(
+    "loss", [logit_mse_loss, dist_loss, standardized_kd_loss], ids=lambda loss: loss.__name__
+)
+def test_losses_that_have_no_use_for_a_masked_class_say_so(loss):
+    student, teacher = arguments(loss)
+    for pair, name in (
+        ((masked_classes(student), teacher), "student"),
+        ((student, masked_classes(teacher)), "teacher"),
+    ):
+        sentence = facts.assert_rejects(loss, *pair, naming=f"{name}_logits")
+        assert sentence.endswith(f"got {2 * N}: leave masked classes out of both tensors")
+
+
+def test_an_answer_that_both_sides_exclude_costs_nothing():
+    student, teacher = arguments(multilabel_kd_loss)
+    value, gradient = facts.value_and_gradient(
+        multilabel_kd_loss, masked_classes(student), masked_classes(teacher)
+    )
+    counted = torch.ones(N, K).index_fill(1, torch.tensor([1, 4]), 0)
+    torch.testing.assert_close(value, multilabel_kd_loss(student, teacher, counted) * (K - 2) / K)
+    assert gradient.isfinite().all()
+
+
+# One answer a class, one number a sample
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1), (N, K), (N, 1, 3, 2)], ids=str)
+def test_multilabel_kd_takes_yes_or_no_answers_of_any_shape(shape):
+    """Binary classification with one logit is that of two classes with logits z and 0, apart from ½."""
+    student, teacher = (facts.random_tensor(*shape, seed=seed) for seed in (1, 2))
+    for temperature in (1.0, 3.0):
+        expected = multilabel_kd_formula(
+            student.reshape(-1, 1), teacher.reshape(-1, 1), temperature=temperature
+        )
+        loss = multilabel_kd_loss(student, teacher, temperature=temperature)
+        torch.testing.assert_close(loss, expected)
+        two = [F.pad(logits.reshape(-1, 1), (0, 1)) for logits in (student, teacher)]
+        torch.testing.assert_close(loss, kd_loss(*two, temperature=temperature))
+
+
+def test_multilabel_kd_learns_what_a_binary_cross_entropy_on_soft_targets_does():
+    student, teacher = arguments(multilabel_kd_loss)
+    _, gradient = facts.value_and_gradient(multilabel_kd_loss, student, teacher)
+    _, expected = facts.value_and_gradient(
+        lambda s, t: F.binary_cross_entropy_with_logits(s, t.sigmoid()), student, teacher
+    )
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_multilabel_kd_with_a_mask_counts_single_answers():
+    student, teacher = arguments(multilabel_kd_loss)
+    mask = torch.rand(N, K, generator=torch.Generator().manual_seed(0)) < 0.5
+    value, gradient = facts.value_and_gradient(multilabel_kd_loss, student, teacher, mask)
+    torch.testing.assert_close(value, multilabel_kd_loss(student[mask], teacher[mask]))
+    assert gradient[~mask].abs().max() == 0
+    halves = [
+        multilabel_kd_loss(student[rows], teacher[rows], mask[rows], denominator=mask.sum())
+        for rows in (slice(0, 2), slice(2, N))
+    ]
+    torch.testing.assert_close(sum(halves), value)
+    facts.assert_rejects(multilabel_kd_loss, student, teacher, mask[:, 0], naming="mask")
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 100.0])
+def test_regression_kd_is_hubers_distance_with_a_delta(delta):
+    def formula(student, teacher):
+        gaps = (student - teacher).abs().flatten()
+        return sum(g**2 / 2 if g <= delta else delta * (g - delta / 2) for g in gaps) / len(gaps)
+
+    student, teacher = arguments(regression_kd_loss)
+    call = functools.partial(regression_kd_loss, delta=delta)
+    facts.assert_matches_formula(call, formula, student, teacher)
+    facts.assert_matches_formula(call, formula, student[:, 0], teacher[:, 0])
 
 
 # Extremes
@@ -524,10 +656,10 @@ def test_common_slips_are_far_from_these_losses():
 # Bad input
 
 
-@every_loss
-@pytest.mark.parametrize("shape", [(0, K), (N,), (N, K, 1), (), (N, 0)], ids=str)
+@losses_on_classes
+@pytest.mark.parametrize("shape", [(0, K), (N,), (N, K, 0), (), (N, 0), (2, 3, 4, 5)], ids=str)
 def test_refuses_logits_of_another_shape(loss, shape):
-    labels = [torch.zeros(shape[:1], dtype=torch.long)] if loss in LABELLED else []
+    labels = [torch.zeros(shape[:-1], dtype=torch.long)] if loss in LABELLED else []
     logits = torch.zeros(shape)
     message = facts.assert_rejects(loss, logits, logits, *labels, naming="student_logits")
     assert str(shape) in message
@@ -536,15 +668,15 @@ def test_refuses_logits_of_another_shape(loss, shape):
 @every_loss
 def test_refuses_logits_that_differ_in_shape(loss):
     student, teacher, *labels = arguments(loss)
-    message = facts.assert_rejects(loss, student, teacher[:, :-1], *labels, naming="teacher_logits")
-    assert f"the shape of student_logits, ({N}, {K}), got ({N}, {K - 1})" in message
-    facts.assert_rejects(loss, student, teacher[:1], *labels, naming="teacher_logits")
+    message = facts.assert_rejects(loss, student, teacher[:, :-1], *labels, naming="teacher_")
+    assert message.endswith(f", ({N}, {K}), got ({N}, {K - 1})")
+    facts.assert_rejects(loss, student, teacher[:1], *labels, naming="teacher_")
 
 
 @every_loss
 def test_refuses_integer_logits(loss):
     student, teacher, *labels = arguments(loss)
-    facts.assert_rejects(loss, student.long(), teacher, *labels, naming="student_logits")
+    facts.assert_rejects(loss, student.long(), teacher, *labels, naming="student_")
 
 
 @tempered_losses
