@@ -23,7 +23,10 @@ WEIGHT_DECAY = 0.01
 TINY = 2  # samples: batch norm fails on one, angles among samples on two
 
 
-def require_valid(model: Any, batches: Any, steps: int, lr: float, autocast: Any) -> None:
+def require_valid(
+    model: Any, batches: Any, steps: int, lr: float, teacher: Any, autocast: Any, on_step: Any
+) -> None:
+    """Raises ValueError for what `fit` cannot work with."""
     require_module(model)
     require_positive("lr", lr)
     require_count("steps", steps)
@@ -34,6 +37,10 @@ def require_valid(model: Any, batches: Any, steps: int, lr: float, autocast: Any
         )
     if not isinstance(batches, Iterable):
         raise ValueError(f"batches: expected a DataLoader or a list of batches, got {description(batches)}")
+    if not (teacher is None or callable(teacher)):
+        raise ValueError(f"teacher: expected a module or a function of the batch, got {description(teacher)}")
+    if not (on_step is None or callable(on_step)):
+        raise ValueError(f"on_step: expected a function of step and history, got {description(on_step)}")
     if autocast not in (None, torch.float16, torch.bfloat16):
         raise ValueError(
             f"autocast: expected torch.float16, torch.bfloat16 or None, got {description(autocast)}"
@@ -162,17 +169,21 @@ def tried_on_last(loss_fn: LossFunction, size: int | None) -> LossFunction:
 
     def tried(model: nn.Module, *batch: Any) -> Any:
         nonlocal is_tried
-        result = loss_fn(model, *batch)
-        if not is_tried:
-            is_tried = True
-            _try_on(loss_fn, model, batch, size)
+        failure = None if is_tried else _failure_on_few(loss_fn, model, batch, size)
+        is_tried = True
+        result = loss_fn(model, *batch)  # where this fails as well, it is not for the size
+        if failure is not None:
+            raise ValueError(
+                f"batches: every epoch ends with a batch of {size}, on which loss_fn fails ({failure}); "
+                "choose another batch_size, or drop_last=True in a DataLoader"
+            )
         return result
 
     return tried
 
 
-def _try_on(loss_fn: LossFunction, model: nn.Module, batch: tuple[Any, ...], size: int) -> None:
-    """Raises ValueError if the loss fails on so few samples; buffers and random numbers stay as they are."""
+def _failure_on_few(loss_fn: LossFunction, model: nn.Module, batch: tuple[Any, ...], size: int) -> str | None:
+    """How the loss fails on so few samples, if it does; buffers and random numbers stay as they are."""
     whole = num_samples(batch)
     few = map_tensors(lambda x: x[:size] if x.dim() > 0 and len(x) == whole else x, batch)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -181,17 +192,15 @@ def _try_on(loss_fn: LossFunction, model: nn.Module, batch: tuple[Any, ...], siz
     try:
         with torch.random.fork_rng(devices=gpus):
             terms = named_terms(loss_fn(model, *few))
-            failure = next((f"{k!r} is {v.item()}" for k, v in terms.items() if not _is_finite(v)), None)
+        failure = next(
+            (f"{name!r} is {term.item()}" for name, term in terms.items() if not _is_finite(term)), None
+        )
     except (ValueError, RuntimeError) as error:
         failure = str(error)
     with torch.no_grad():
         for buffer, former in buffers:
             buffer.copy_(former)
-    if failure is not None:
-        raise ValueError(
-            f"batches: every epoch ends with a batch of {size}, on which loss_fn fails ({failure}); choose "
-            "another batch_size, or drop_last=True in a DataLoader"
-        )
+    return failure
 
 
 class Curves:

@@ -134,7 +134,7 @@ def fit(
     """
     from tqdm import tqdm
 
-    require_valid(model, batches, steps, lr, autocast)
+    require_valid(model, batches, steps, lr, teacher, autocast, on_step)
     updates = optimizer_of(optimizer, model, lr, weight_decay)
     rates = schedule_of(schedule, updates, steps, changes_momentum=optimizer is None)
     device = next(model.parameters()).device

@@ -3,14 +3,21 @@
 import contextlib
 import itertools
 import math
-import re
+import sys
+from collections import OrderedDict, UserDict, namedtuple
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_device import DEVICE, second_device
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
+from kdutils import _training
+from kdutils._errors import keep
 from kdutils.batches import batches
 from kdutils.losses import kd_loss
 from kdutils.train import TrainingInterrupted, fit, predict
@@ -275,6 +282,569 @@ def test_a_live_teacher_is_put_in_eval_mode_and_learns_nothing():
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+class TakesMask(nn.Module):
+    """A teacher that counts only what its mask lets through."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.drop = nn.Linear(D, K), nn.Dropout(0.5)
+
+    def forward(self, x, mask=None):
+        return self.drop(self.layer(x if mask is None else x * mask))
+
+
+MASK = (torch.arange(N * D).reshape(N, D) % 3 > 0).float()
+
+
+def test_a_teacher_may_be_a_function_of_the_batch():
+    teacher, seen = TakesMask().eval(), []
+
+    def loss_fn(model, inputs, mask, answer):
+        seen.append((answer, answer.requires_grad))
+        return model(inputs).pow(2).mean()
+
+    def ask(batch):
+        return teacher(batch[0], mask=batch[1])
+
+    fit(small_net(), [(INPUTS, MASK)], loss_fn, steps=1, lr=0.01, teacher=ask)
+    ((answer, has_gradient),) = seen
+    assert torch.equal(answer, teacher(INPUTS, MASK)) and not has_gradient
+    assert not torch.equal(answer, teacher(INPUTS))
+
+
+def test_a_function_is_given_a_dict_as_it_is_and_may_answer_anything():
+    def loss_fn(model, batch, answer):
+        assert set(batch) == {"x", "mask", "files"} and batch["files"] == ["a.png"]
+        return F.mse_loss(model(batch["x"]), answer["logits"])
+
+    teacher = TakesMask().eval()
+    loader = [{"x": INPUTS, "mask": MASK, "files": ["a.png"]}]
+    fit(
+        small_net(), loader, loss_fn, steps=2, lr=0.01,
+        teacher=lambda batch: {"logits": teacher(batch["x"], batch["mask"])},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_module_is_given_all_of_a_dict(inside):
+    teacher, seen = TakesMask(), []
+    batch = {"x": INPUTS, "mask": MASK}
+
+    def loss_fn(model, *batch):
+        seen.append(batch[-1])
+        return model(INPUTS).mean()
+
+    loader = [(batch, LABELS)] if inside else [batch]
+    fit(small_net(), loader, loss_fn, steps=1, lr=0.01, teacher=teacher)
+    assert torch.equal(seen[0], teacher(INPUTS, MASK)) and not teacher.training
+
+
+def test_what_a_module_does_not_take_of_a_dict_is_named_and_never_dropped():
+    batch = {"x": INPUTS, "attention_mask": MASK, "labels": LABELS}
+    with pytest.raises(ValueError, match=r"^teacher: .*\['attention_mask', 'labels'\] it does not; give a f"):
+        fit(small_net(), [batch], from_dict, steps=1, lr=0.01, teacher=TakesMask())
+
+    class TakesAnything(nn.Module):
+        def forward(self, x, **others):
+            return x + len(others)
+
+    answers = []
+    fit(
+        small_net(), [batch], lambda m, b, answer: answers.append(answer) or m(b["x"]).mean(), steps=1,
+        lr=0.01, teacher=TakesAnything(),
+    )  # fmt: skip
+    assert torch.equal(answers[0], INPUTS + 2)
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_a_teacher_that_works_in_place_changes_nothing_for_student_and_reader(as_function):
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.mul_(-3).sum(dim=1)
+
+    data, seen = [(INPUTS.clone(), LABELS)], []
+
+    def loss_fn(model, inputs, labels, answer):
+        seen.append((inputs.clone(), answer))
+        return labels_only(model, inputs, labels)
+
+    teacher = (lambda batch: InPlace()(batch[0])) if as_function else InPlace()
+    fit(small_net(), data, loss_fn, steps=3, lr=0.01, teacher=teacher)
+    for inputs, answer in seen:
+        assert torch.equal(inputs, INPUTS)
+        torch.testing.assert_close(answer, -3 * INPUTS.sum(dim=1))
+    assert torch.equal(data[0][0], INPUTS)
+
+
+# Batches of any kind
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+class Encoding(UserDict):
+    """Like a tokenizer's `BatchEncoding`: a dict with attributes."""
+
+    def __getattr__(self, name):
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def from_dict(model, batch):
+    return F.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def joined(x, y):
+    """One tensor for both."""
+    return torch.cat([x, y[:, None]], dim=1)
+
+
+FORMS = {
+    "tuple": (lambda x, y: (x, y), labels_only),
+    "list": (lambda x, y: [x, y], labels_only),
+    "named tuple": (Pair, labels_only),
+    "dict": (lambda x, y: {"x": x, "y": y}, from_dict),
+    "ordered dict": (lambda x, y: OrderedDict(x=x, y=y), from_dict),
+    "encoding": (lambda x, y: Encoding(x=x, y=y), lambda model, b: labels_only(model, b.x, b.y)),
+    "tuple of dicts": (
+        lambda x, y: ({"x": x}, {"y": y}), lambda model, a, b: labels_only(model, a["x"], b["y"]),
+    ),
+    "nested": (
+        lambda x, y: {"in": [(x, "a.png")], "y": y}, lambda m, b: labels_only(m, b["in"][0][0], b["y"]),
+    ),
+    "bare": (joined, lambda model, both: labels_only(model, both[:, :D], both[:, D].long())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form, loss_fn", FORMS.values(), ids=FORMS)
+def test_a_batch_of_any_form_trains_the_same(form, loss_fn):
+    pairs = list(labelled())
+    of_form, of_tuples = small_net(), small_net()
+    history = fit(of_form, [form(x, y) for x, y in pairs], loss_fn, steps=5, lr=0.03)
+    assert history == fit(of_tuples, pairs, labels_only, steps=5, lr=0.03)
+    assert torch.equal(state(of_form), state(of_tuples))
+
+
+def test_a_batch_keeps_its_type_and_what_is_no_tensor():
+    seen = []
+    batch = {"x": INPUTS, "files": ["a.png", None], "rows": np.arange(3), "pair": Pair(LABELS, 7)}
+
+    def loss_fn(model, batch):
+        seen.append(batch)
+        return model(batch["x"]).mean()
+
+    encoding = Encoding(batch)
+    fit(small_net(), [encoding], loss_fn, steps=1, lr=0.01)
+    (given,) = seen
+    assert type(given) is Encoding and type(given["pair"]) is Pair and given["pair"].y == 7
+    assert given["files"] == ["a.png", None] and given["rows"] is batch["rows"]
+    assert encoding["x"] is INPUTS
+
+
+def test_an_encoding_of_transformers_keeps_its_attributes():
+    transformers = pytest.importorskip("transformers")
+    encoding = transformers.BatchEncoding({"input_ids": INPUTS, "labels": LABELS})
+
+    def loss_fn(model, batch):
+        assert isinstance(batch, transformers.BatchEncoding)
+        return F.cross_entropy(model(batch.input_ids), batch.labels)
+
+    history = fit(small_net(), [encoding], loss_fn, steps=2, lr=0.01)
+    assert history == fit(small_net(), [(INPUTS, LABELS)], labels_only, steps=2, lr=0.01)
+
+
+def test_a_batch_of_unlabelled_images_reaches_the_loss_whole():
+    """Not unpacked along its samples: sixteen images, one argument."""
+    shapes = []
+
+    def loss_fn(student, *batch):
+        shapes.append([tuple(part.shape) for part in batch])
+        return student(batch[0]).pow(2).mean()
+
+    fit(small_net(), list(INPUTS[:32].split(16)), loss_fn, steps=2, lr=0.01)
+    assert shapes == [[(16, D)]] * 2
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'labels'"):
+        fit(small_net(), list(INPUTS.split(2)), labels_only, steps=2, lr=0.01)
+
+
+NO_BATCHES = {
+    "a tensor": (INPUTS, "got a tensor of shape \\(40, 6\\) .*, which yields single samples"),
+    "a data set": (TensorDataset(INPUTS, LABELS), "got a TensorDataset, which yields single samples"),
+    "a number": (3, "expected a DataLoader or a list of batches, got 3"),
+    "names": (["a.png"], "expected tensors, tuples, lists or dicts, got 'a.png' as a batch"),
+    "arrays": (INPUTS.numpy(), "expected tensors, tuples, lists or dicts, got a ndarray as a batch"),
+    "a dict": ({"x": INPUTS}, "expected tensors, tuples, lists or dicts, got 'x' as a batch"),
+    "nothing": ([None], "expected tensors, tuples, lists or dicts, got None as a batch"),
+}
+
+
+@pytest.mark.parametrize("loader, naming", NO_BATCHES.values(), ids=NO_BATCHES)
+def test_what_yields_no_batches_is_named(loader, naming):
+    with pytest.raises(ValueError, match=f"^batches: .*{naming}"):
+        fit(small_net(), loader, labels_only, steps=1, lr=0.01)
+
+
+def test_an_endless_stream_serves():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return zip(itertools.cycle(INPUTS), itertools.cycle(LABELS), strict=True)
+
+    history = fit(small_net(), DataLoader(Stream(), batch_size=8), labels_only, steps=7, lr=0.01)
+    assert len(history["loss"]) == 7
+
+
+def test_work_in_place_reaches_neither_the_readers_data_nor_the_next_epoch():
+    data = [{"x": INPUTS.clone(), "more": (INPUTS.clone(),)}]
+
+    def loss_fn(model, batch):
+        seen.append(batch["x"].clone())
+        batch["more"][0].zero_()
+        return model(batch["x"].mul_(2)).mean()
+
+    seen: list = []
+    fit(small_net(), data, loss_fn, steps=3, lr=0.01)
+    assert all(torch.equal(x, INPUTS) for x in seen)
+    assert torch.equal(data[0]["x"], INPUTS) and torch.equal(data[0]["more"][0], INPUTS)
+
+
+def test_a_loader_of_inference_tensors_serves():
+    with torch.inference_mode():
+        batch = (INPUTS.clone(), LABELS.clone())
+    assert len(fit(small_net(), [batch], labels_only, steps=2, lr=0.01)["loss"]) == 2
+
+
+# The last batch
+
+
+def needs(least):
+    def loss_fn(model, inputs, labels):
+        if len(inputs) < least:
+            raise ValueError(f"expected N >= {least}")
+        return F.cross_entropy(model(inputs), labels)
+
+    return loss_fn
+
+
+def layer_norm_net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(D, 5), nn.LayerNorm(5), nn.Dropout(0.5), nn.Linear(5, K))
+
+
+def rest_of(last):
+    """Loaders of batches of 13, and a last one of this size."""
+    number = 26 + last
+    data = INPUTS[:number], LABELS[:number]
+    in_memory, data_set = batches(*data, batch_size=13, seed=0), TensorDataset(*data)
+    by_sampler = DataLoader(data_set, batch_sampler=BatchSampler(range(number), 13, drop_last=False))
+    return {
+        "batches": in_memory, "list": list(in_memory), "sampler": by_sampler,
+        "loader": DataLoader(data_set, batch_size=13, shuffle=True),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["batches", "list", "sampler", "loader"])
+@pytest.mark.parametrize(
+    "model, loss_fn, last, why",
+    [
+        (small_net, labels_only, 1, "Expected more than 1 value per channel"),
+        (layer_norm_net, needs(2), 1, "expected N >= 2"),
+        (layer_norm_net, needs(3), 2, "expected N >= 3"),
+        (layer_norm_net, lambda m, x, y: m(x).std(dim=0).sum(), 1, "'loss' is nan"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:std")
+def test_a_last_batch_too_small_for_the_loss_is_named_in_the_first_step(kind, model, loss_fn, last, why):
+    with pytest.raises(ValueError) as raised:
+        fit(model(), rest_of(last)[kind], loss_fn, steps=3, lr=0.01)
+    assert f"batches: every epoch ends with a batch of {last}, on which loss_fn fails ({why}" in str(
+        raised.value
+    )
+    assert "drop_last=True" in str(raised.value) and raised.value.history == {}
+
+
+@pytest.mark.parametrize("kind", ["batches", "list", "sampler", "loader"])
+def test_a_last_batch_that_is_never_reached_or_large_enough_is_none_of_our_business(kind):
+    assert len(fit(small_net(), rest_of(1)[kind], labels_only, steps=2, lr=0.01)["loss"]) == 2
+    calls = []
+
+    def loss_fn(model, inputs, labels):
+        calls.append(len(inputs))
+        return labels_only(model, inputs, labels)
+
+    fit(small_net(), rest_of(3)[kind], loss_fn, steps=3, lr=0.01)
+    assert calls == [13, 13, 3]
+    dropped = DataLoader(TensorDataset(INPUTS[:27], LABELS[:27]), batch_size=13, drop_last=True)
+    assert len(fit(small_net(), dropped, labels_only, steps=6, lr=0.01)["loss"]) == 6
+
+
+def test_trying_the_last_batch_leaves_no_trace():
+    """Random numbers and running statistics are those of a training without the trial."""
+
+    def network():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(D, 5), nn.Unflatten(1, (5, 1)), nn.BatchNorm1d(5), nn.Flatten(),
+                             nn.Dropout(0.5), nn.Linear(5, K))  # fmt: skip
+
+    pairs = list(batches(INPUTS[:26], LABELS[:26], batch_size=13))
+    tiny = [*pairs, (INPUTS[:2], LABELS[:2])]
+    model, other = network(), network()
+    torch.manual_seed(3)
+    history = fit(model, tiny, labels_only, steps=3, lr=0.01)
+    torch.manual_seed(3)
+    expected = fit(other, iter(tiny), labels_only, steps=3, lr=0.01)  # of unknown length: no trial
+    assert history == expected and torch.equal(state(model), state(other))
+
+
+def test_an_error_of_the_whole_batch_is_not_blamed_on_the_last():
+    with pytest.raises(ZeroDivisionError):
+        fit(small_net(), rest_of(1)["list"], lambda *batch: 1 / 0, steps=3, lr=0.01)
+
+
+# What you put in eval mode
+
+
+def modes_seen(model, **settings):
+    """The names of the modules that are in eval mode while `fit` trains."""
+    seen = []
+
+    def loss_fn(model, inputs, labels):
+        seen.append([name for name, module in model.named_modules() if not module.training])
+        return model(inputs).pow(2).mean()
+
+    fit(model, labelled(), loss_fn, steps=2, lr=0.03, **settings)
+    assert seen[0] == seen[1] and not any(module.training for module in model.modules())
+    return seen[0]
+
+
+def with_frozen_part(affine=True):
+    """A frozen part with batch norm and dropout in eval mode, and a head."""
+    torch.manual_seed(0)
+    part = nn.Sequential(nn.Linear(D, 5), nn.BatchNorm1d(5, affine=affine), nn.Dropout(0.5), nn.ReLU())
+    part.requires_grad_(False).eval()
+    return nn.Sequential(part, nn.BatchNorm1d(5), nn.Linear(5, K))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_a_frozen_part_stays_as_it_is_in_every_call(affine):
+    model = with_frozen_part(affine)
+    before, head = state(model[0]), state(model[1:])
+    for _ in range(2):
+        assert modes_seen(model) == ["0.1"]
+        assert torch.equal(state(model[0]), before) and not torch.equal(state(model[1:]), head)
+
+
+def test_batch_norm_of_a_frozen_part_stays_in_a_model_wholly_in_eval_mode_and_in_a_wrapper():
+    assert modes_seen(with_frozen_part().eval()) == ["0.1"]
+    assert modes_seen(nn.Sequential(with_frozen_part().eval())) == ["0.0.1"]
+
+
+def test_a_frozen_part_in_training_mode_is_trained_as_pytorch_does():
+    model = with_frozen_part().train()
+    before = state(model[0])
+    assert modes_seen(model) == []
+    assert not torch.equal(state(model[0]), before)
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_a_layer_switched_off_by_itself_stays_off_for_this_call(place):
+    model = small_net(dropout=0.5)
+    model[place].eval()
+    assert modes_seen(model) == [str(place)]
+    assert modes_seen(model) == []  # all was in eval mode when this call began
+
+
+def test_what_comes_in_eval_mode_is_trained_in_training_mode():
+    """A model as `fit` leaves it, and a pretrained one in a new frame, as `from_pretrained` gives it."""
+    assert modes_seen(small_net(dropout=0.5).eval()) == []
+    pretrained, head = small_net(dropout=0.5).eval(), nn.Linear(K, K)
+    assert modes_seen(nn.Sequential(OrderedDict(pretrained=pretrained, head=head))) == []
+    part_frozen = small_net(dropout=0.5).eval()
+    part_frozen[0].requires_grad_(False)
+    assert modes_seen(part_frozen) == []
+
+
+# Optimizer, schedule, precision
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_optimizer_and_a_schedule_of_ones_own(momentum):
+    model, other = small_net(), small_net()
+    history = fit(
+        model, labelled(), labels_only, steps=7, lr=0.1,
+        optimizer=partial(torch.optim.SGD, momentum=momentum),
+        schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=3),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=momentum)
+    losses, step, loader = [], 0, labelled()
+    other.train()
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        for batch in list(loader)[: 7 - step]:
+            optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (step // 3)
+            loss = labels_only(other, *batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+    assert history["loss"] == pytest.approx(losses, rel=1e-6)
+    torch.testing.assert_close(parameters(model), parameters(other))
+
+
+def test_the_default_schedule_moves_the_rate_of_any_optimizer_and_nothing_else():
+    settings = []
+
+    def groups(model):
+        return lambda parameters: torch.optim.SGD(
+            [{"params": model[0].parameters(), "lr": 0.2}, {"params": model[4].parameters()}],
+            lr=2.0, momentum=0.5,
+        )  # fmt: skip
+
+    def keep_optimizer(make):
+        def made(parameters):
+            settings.append(make(parameters))
+            return settings[-1]
+
+        return made
+
+    model = small_net()
+    rates = []
+
+    def note(step, history):
+        rates.append([(group["lr"], group["momentum"]) for group in settings[0].param_groups])
+
+    fit(
+        model, labelled(), labels_only, steps=40, lr=0.5,
+        optimizer=keep_optimizer(groups(model)), on_step=note,
+    )  # fmt: skip
+    first, second = zip(*rates, strict=True)
+    assert max(second)[0] == pytest.approx(0.5, rel=0.01) and max(first)[0] == pytest.approx(0.05, rel=0.01)
+    assert {momentum for _, momentum in first + second} == {0.5}
+    assert second.index(max(second)) in (9, 10) and second[-1][0] < 0.01
+
+
+def test_a_complex_parameter_is_trained():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(D, dtype=torch.complex64))
+
+    model = Complex()
+    history = fit(model, [INPUTS], lambda m, x: (x.cfloat() @ m.weight).abs().mean(), steps=20, lr=0.1)
+    assert history["loss"][-1] < history["loss"][0]
+    with pytest.raises(ValueError, match=r"loss_fn: expected a real number .*'loss', got torch\.complex64"):
+        fit(model, [INPUTS], lambda m, x: (x.cfloat() @ m.weight).mean(), steps=2, lr=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_teacher_and_student_compute_in_half(dtype):
+    seen = []
+
+    def loss_fn(model, inputs, labels, knowledge):
+        logits = model(inputs)
+        seen.append((logits.dtype, knowledge.dtype, next(model.parameters()).dtype))
+        return F.cross_entropy(logits, labels)
+
+    model = layer_norm_net()
+    history = fit(model, labelled(), loss_fn, steps=30, lr=0.03, autocast=dtype, teacher=layer_norm_net(1))
+    assert set(seen) == {(dtype, dtype, torch.float32)}
+    assert history["loss"][-1] < history["loss"][0] and parameters(model).isfinite().all()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def tiny_loss(model, inputs):
+    """Its gradient with respect to the logits, 1e-9, is zero in float16."""
+    return 1e-6 * model(inputs).float().sum() / 1000
+
+
+def test_gradients_in_float16_are_scaled():
+    """By 65536: the small ones survive, and none is so large that a step is left out."""
+
+    def moved(**settings):
+        model = nn.Linear(D, 1)
+        before = parameters(model)
+        optimizer = partial(torch.optim.SGD)
+        fit(model, [INPUTS], tiny_loss, steps=1, lr=1e6, optimizer=optimizer, **settings)
+        return (parameters(model) - before).abs().max()
+
+    expected = moved()
+    assert expected > 0
+    assert moved(autocast=torch.float16) == pytest.approx(expected.item(), rel=0.05)
+
+
+def test_kd_under_float16_leaves_out_no_step():
+    """A loss in float16 would get a gradient of 65536, which is infinite there: a step without effect."""
+    teacher, student = layer_norm_net(1), nn.Linear(D, K)
+    before = parameters(student)
+    fit(
+        student, batches(INPUTS), lambda m, x, t: kd_loss(m(x), t), steps=1, lr=0.1,
+        teacher=teacher, autocast=torch.float16,
+    )  # fmt: skip
+    assert not torch.equal(parameters(student), before)
+
+
+def test_an_autocast_around_fit_holds_inside():
+    seen = []
+
+    def loss_fn(model, inputs, labels):
+        seen.append(model(inputs).dtype)
+        return labels_only(model, inputs, labels)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        fit(layer_norm_net(), labelled(), loss_fn, steps=2, lr=0.01)
+    assert seen == [torch.bfloat16] * 2
+
+
+# After every step
+
+
+def test_on_step_sees_the_step_the_history_and_the_model_in_eval_mode_and_may_stop():
+    model, seen = small_net(dropout=0.5), []
+    model[3].eval()
+
+    def on_step(step, history):
+        seen.append((step, len(history["loss"]), any(module.training for module in model.modules())))
+        return step == 3
+
+    modes = []
+
+    def loss_fn(model, inputs, labels):
+        modes.append([module.training for module in model])
+        return labels_only(model, inputs, labels)
+
+    history = fit(model, labelled(), loss_fn, steps=9, lr=0.01, on_step=on_step)
+    assert seen == [(step, step + 1, False) for step in range(4)]
+    assert modes == [[True, True, True, False, True]] * 4
+    assert len(history["loss"]) == 4 and not model.training
+
+
+def test_on_step_that_only_looks_changes_nothing():
+    watched, alone = small_net(), small_net()
+
+    def validate(step, history):
+        predict(watched, INPUTS)
+        watched.eval()
+
+    history = fit(watched, labelled(), labels_only, steps=7, lr=0.03, on_step=validate)
+    assert history == fit(alone, labelled(), labels_only, steps=7, lr=0.03)
+    assert torch.equal(state(watched), state(alone))
+
+
+@pytest.mark.parametrize(
+    "answer, stops", [(True, True), (False, False), (None, False), (np.bool_(True), True)]
+)
+def test_only_true_stops(answer, stops):
+    history = fit(small_net(), labelled(), labels_only, steps=3, lr=0.01, on_step=lambda *_: answer)
+    assert len(history["loss"]) == (1 if stops else 3)
+
+
+def test_another_answer_of_on_step_is_named():
+    with pytest.raises(ValueError, match=r"on_step: expected True to stop, else False or None, got 0\.93"):
+        fit(small_net(), labelled(), labels_only, steps=3, lr=0.01, on_step=lambda *_: 0.93)
+
+
 # What goes wrong
 
 
@@ -289,8 +859,9 @@ def test_a_term_that_is_not_finite_is_named_before_it_reaches_the_weights(value)
             terms["size"] = terms["size"] * value
         return terms
 
-    with pytest.raises(FloatingPointError, match=rf"step 2: the term 'size' is {value}$"):
+    with pytest.raises(FloatingPointError) as raised:
         fit(model, labelled(), loss_fn, steps=9, lr=0.03)
+    assert str(raised.value) == f"step 2: the term 'size' is {value}"
     assert torch.equal(parameters(model), steps_run[-1])
     assert not torch.equal(parameters(model), parameters(small_net()))
     assert not model.training
@@ -387,11 +958,37 @@ def interrupted_fit():
     fit(small_net(), labelled(), loss_fn, steps=9, lr=0.03)
 
 
-def test_an_error_in_the_loss_is_the_readers_own_and_leaves_eval_mode():
-    model = small_net()
-    with pytest.raises(ZeroDivisionError):
-        fit(model, labelled(), lambda *batch: 1 / 0, steps=3, lr=0.01)
-    assert not model.training
+@pytest.mark.parametrize("error", [ZeroDivisionError, torch.OutOfMemoryError, OSError])
+def test_an_error_is_the_readers_own_and_keeps_the_curve_and_the_model(error):
+    model, calls = small_net(), []
+
+    def loss_fn(model, inputs, labels):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error("in the fourth step")
+        return two_terms(model, inputs, labels)
+
+    with pytest.raises(error) as raised:
+        fit(model, labelled(), loss_fn, steps=9, lr=0.01)
+    assert {name: len(curve) for name, curve in raised.value.history.items()} == {
+        "hard": 3, "size": 3, "loss": 3,
+    }  # fmt: skip
+    assert not model.training and not torch.equal(parameters(model), parameters(small_net()))
+    if sys.version_info >= (3, 11):
+        assert raised.value.__notes__ == ["fit: the curve of 3 of 9 steps is in this exception's `history`"]
+
+
+def test_an_error_that_takes_no_notes_keeps_the_curve_as_well():
+    """As in Python 3.10."""
+    error = SimpleNamespace()
+    keep(error, "a note", history={"loss": [1.0]})
+    assert vars(error) == {"history": {"loss": [1.0]}}
+
+
+def test_an_error_before_the_first_step_adds_no_words():
+    with pytest.raises(ValueError, match="loss_fn") as raised:
+        fit(small_net(), labelled(), lambda *batch: None, steps=3, lr=0.01)
+    assert raised.value.history == {} and not hasattr(raised.value, "__notes__")
 
 
 @pytest.mark.parametrize(
@@ -410,6 +1007,46 @@ def test_bad_settings_are_named(setting, naming):
     model = small_net()
     with pytest.raises(ValueError, match=naming):
         fit(model, labelled(), labels_only, **{"steps": 3, "lr": 0.01, **setting})
+    assert torch.equal(state(model), state(small_net()))
+
+
+class Stepless:
+    """No schedule: it has no step."""
+
+
+SETTINGS = {
+    "model": ({"model": labels_only}, "model: expected an nn.Module, got a function"),
+    "steps": ({"steps": "many"}, "steps: .*got 'many'"),
+    "teacher": ({"teacher": "resnet"}, "teacher: expected a module or a function of the batch, got 'resnet'"),
+    "autocast": ({"autocast": torch.float32}, r"autocast: expected torch\.float16, .*got a dtype"),
+    "autocast as text": ({"autocast": "bf16"}, "autocast: .*got 'bf16'"),
+    "on_step": ({"on_step": 10}, "on_step: expected a function of step and history, got 10"),
+    "an optimizer made before": (
+        {"optimizer": torch.optim.SGD(nn.Linear(1, 1).parameters())},
+        r"optimizer: expected a function of the parameters that returns a torch\.optim\.Optimizer, got a SGD",
+    ),
+    "a function of no optimizer": (
+        {"optimizer": lambda parameters: None}, "optimizer: .*got one that returns None",
+    ),
+    "weight decay twice": (
+        {"optimizer": torch.optim.SGD, "weight_decay": 0.1},
+        "weight_decay: expected to be left out where optimizer= brings its own, got 0.1",
+    ),
+    "a schedule made before": (
+        {"schedule": Stepless()}, "schedule: expected a function of the optimizer .*, got a Stepless",
+    ),
+    "a function of no schedule": (
+        {"schedule": lambda optimizer: Stepless()}, "schedule: .*got one that returns a Stepless",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting, naming", SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_of_another_kind_is_named(setting, naming):
+    model = small_net()
+    arguments = {"model": model, "steps": 3, "lr": 0.01, **setting}
+    with pytest.raises(ValueError, match=naming):
+        fit(batches=labelled(), loss_fn=labels_only, **arguments)
     assert torch.equal(state(model), state(small_net()))
 
 
@@ -467,80 +1104,6 @@ def test_a_frozen_model_is_named():
         fit(small_net().requires_grad_(False), labelled(), labels_only, steps=2, lr=0.01)
 
 
-# Frozen knowledge, computed once
-
-
-def test_predict_keeps_the_order_and_needs_no_gradient():
-    model = small_net().eval()
-    expected = model(INPUTS)
-    for batch_size in (1, 7, N, 500):
-        logits = predict(model, INPUTS, batch_size=batch_size)
-        torch.testing.assert_close(logits, expected)
-        assert not logits.requires_grad
-        (logits.requires_grad_() * 2).sum().backward()  # it may be used in training
-
-
-def test_predict_hands_over_no_more_than_a_batch():
-    def lengths(inputs):
-        return torch.full((len(inputs),), len(inputs))
-
-    told = predict(small_net(), INPUTS, forward=lengths, batch_size=15)
-    assert told.tolist() == [15] * 30 + [10] * 10
-
-
-def test_predict_changes_no_pixels_unless_told_how():
-    images = torch.randint(256, (5, 1, 2, 3), dtype=torch.uint8)
-    assert torch.equal(predict(nn.Identity(), images), images)
-    torch.testing.assert_close(predict(nn.Identity(), images, transform=lambda x: x / 255), images / 255)
-
-
-def test_predict_runs_in_eval_mode_and_restores_every_modules_own_mode():
-    model = small_net(dropout=0.5).train()
-    model[1].eval()  # a frozen batch norm
-    before = state(model)
-    assert torch.equal(predict(model, INPUTS), predict(model, INPUTS))
-    assert torch.equal(state(model), before)
-    assert [module.training for module in model] == [True, False, True, True, True] and model.training
-    predict(model.eval(), INPUTS)
-    assert not any(module.training for module in model.modules())
-
-
-def test_predict_restores_the_mode_after_an_error():
-    model = small_net().train()
-    with pytest.raises(RuntimeError):
-        predict(model, INPUTS[:, 1:])
-    assert model.training and torch.is_grad_enabled()
-
-
-def test_predict_takes_another_forward_and_tuples():
-    model = small_net().eval()
-
-    def hidden_and_logits(inputs):
-        hidden = model[:3](inputs)
-        return hidden, model[3:](hidden)
-
-    hidden, logits = predict(model, INPUTS, forward=hidden_and_logits, batch_size=7)
-    assert hidden.shape == (N, 5)
-    torch.testing.assert_close(logits, predict(model, INPUTS))
-    torch.testing.assert_close(predict(model, INPUTS, forward=model[:3]), hidden)
-
-
-def test_predict_takes_a_model_without_parameters():
-    assert predict(nn.Flatten(), torch.ones(3, 2, 2)).shape == (3, 4)
-
-
-def test_predict_refuses_what_has_no_entry_for_every_image():
-    with pytest.raises(ValueError, match=re.escape(f"an entry for each of {N} images, got (5,)")):
-        predict(nn.Flatten(), INPUTS[:, :5], forward=lambda inputs: inputs.mean(dim=0))
-    with pytest.raises(ValueError, match="forward: expected a tensor or a tuple of tensors, got a list"):
-        predict(nn.Flatten(), INPUTS, forward=lambda inputs: [inputs])
-
-
-def test_predict_refuses_no_images():
-    with pytest.raises(ValueError, match=re.escape("images: expected at least one, got shape (0, 6)")):
-        predict(small_net(), INPUTS[:0])
-
-
 # Progress, and what is not told
 
 
@@ -583,13 +1146,77 @@ class Moved(torch.Tensor):
 
     devices: list = []  # noqa: RUF012 (shared on purpose)
 
-    def to(self, device, *rest):
+    def to(self, device, **settings):
         self.devices.append(device)
-        return self.as_subclass(torch.Tensor).to(device, *rest)
+        return self.as_subclass(torch.Tensor).to(device, **settings)
 
 
 def test_every_tensor_of_a_batch_is_sent_to_the_models_device():
     Moved.devices.clear()
-    batch = (INPUTS.as_subclass(Moved), LABELS.as_subclass(Moved))
-    fit(small_net(), [batch], labels_only, steps=2, lr=0.01)
-    assert Moved.devices == [torch.device("cpu")] * 4
+    inputs, labels = INPUTS.as_subclass(Moved), LABELS.as_subclass(Moved)
+    for batch in ((inputs, labels), [inputs, {"labels": labels}], {"x": [inputs], "y": (labels, "a.png")}):
+        fit(small_net(), [batch], lambda model, *_: model(INPUTS).mean(), steps=2, lr=0.01)
+    assert Moved.devices == [torch.device("cpu")] * 12
+
+
+def test_elsewhere_numbers_are_fetched_in_blocks_and_the_history_is_the_same(monkeypatch):
+    fetched = []
+    numbers = _training._numbers
+
+    def counted(waiting):
+        fetched.append(len(waiting))
+        return numbers(waiting)
+
+    def now_and_then(model, inputs, labels):
+        terms = two_terms(model, inputs, labels)
+        return terms if next(turns) % 3 else {"hard": terms["hard"]}
+
+    def curve(model, **settings):
+        nonlocal turns
+        turns = itertools.count()
+        return fit(model, labelled(), now_and_then, steps=120, lr=0.01, **settings)
+
+    turns = itertools.count()
+    expected = curve(small_net())
+    with second_device(), monkeypatch.context() as patch:
+        patch.setattr(_training, "_numbers", counted)
+        found = curve(small_net().to(DEVICE))
+        assert fetched == [50, 50, 20]
+        fetched.clear()
+        curve(small_net().to(DEVICE), on_step=lambda step, history: step == 2)
+        assert fetched == [1, 1, 1, 0]
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("spoiled, steps", [(3, 5), (3, 60), (70, 80)])
+def test_elsewhere_a_loss_that_is_not_finite_is_named_before_fit_returns(spoiled, steps):
+    calls = itertools.count()
+
+    def loss_fn(model, inputs, labels):
+        return labels_only(model, inputs, labels) * (math.nan if next(calls) == spoiled else 1.0)
+
+    with second_device():
+        model = small_net().to(DEVICE)
+        with pytest.raises(FloatingPointError) as raised:
+            fit(model, labelled(), loss_fn, steps=steps, lr=0.01)
+    assert str(raised.value) == (
+        f"step {spoiled}: the term 'loss' is nan; noticed later, since values are fetched in blocks of steps"
+    )
+    assert len(raised.value.history["loss"]) == spoiled
+
+
+def test_elsewhere_an_error_keeps_the_steps_that_were_not_fetched_yet():
+    calls = itertools.count()
+
+    def loss_fn(model, inputs, labels):
+        if next(calls) == 57:
+            raise OSError
+        return labels_only(model, inputs, labels)
+
+    with second_device():
+        model = small_net().to(DEVICE)
+        with pytest.raises(OSError) as raised:
+            fit(model, labelled(), loss_fn, steps=99, lr=0.01)
+    assert len(raised.value.history["loss"]) == 57
