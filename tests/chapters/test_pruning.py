@@ -18,13 +18,18 @@ IMAGES = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 CONVOLUTIONS = ["stages.0.0", "stages.1.0", "stages.1.3", "stages.2.0"]
 
 
+def has_relu(part):
+    """A rounded network has a ReLU and its rounding in the ReLU's place."""
+    return any(isinstance(module, nn.ReLU) for module in part.modules())
+
+
 def masked(network, kept):
     """A copy whose channels that are not kept are set to zero behind their ReLU."""
     network = copy.deepcopy(network)
     for name, channels in kept.items():
         stage, place = name.rsplit(".", 1)
         behind = network.get_submodule(stage)
-        relus = [i for i, module in enumerate(behind) if isinstance(module, nn.ReLU) and i > int(place)]
+        relus = [i for i, part in enumerate(behind) if i > int(place) and has_relu(part)]
 
         def zero_others(module, inputs, output, channels=channels):
             mask = torch.zeros(output.shape[1])

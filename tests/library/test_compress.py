@@ -2,6 +2,8 @@
 
 import copy
 import re
+import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -141,8 +143,10 @@ def test_one_relu_at_two_places_is_rounded_at_both_each_with_its_step():
     images = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     shared = fake_quantize(nn.Sequential(first, relu, second, relu), 3, images)
     apart = fake_quantize(nn.Sequential(first, nn.ReLU(), second, nn.ReLU()), 3, images)
-    kinds = [type(layer).__name__ for layer in shared]
-    assert kinds[1:3] == ["ReLU", "FakeQuantize"] and kinds[4:] == ["ReLU", "FakeQuantize"]
+    assert len(shared) == 4
+    for place in (1, 3):
+        assert [type(layer).__name__ for layer in shared[place]] == ["ReLU", "FakeQuantize"]
+    assert shared[1][1].scale != shared[3][1].scale
     torch.testing.assert_close(shared(images), apart(images))
 
 
@@ -219,7 +223,249 @@ def test_a_network_with_nothing_to_round_is_named(network, images, said):
         fake_quantize(network, 4, images)
 
 
+def part_of(conv, norm):
+    """Gives a batch norm numbers as after training; returns both."""
+    generator = torch.Generator().manual_seed(norm.num_features)
+    for values in (norm.running_var, norm.running_mean, norm.weight.data, norm.bias.data):
+        values.copy_(0.5 + torch.rand(values.shape, generator=generator))
+    return conv, norm
+
+
+class CallsItsParts(nn.Module):
+    """A Sequential whose parts are called one by one, in several ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.parts = nn.Sequential(
+            *part_of(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)),
+            nn.ReLU(),
+            *part_of(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+            nn.ReLU(),
+            nn.Conv2d(4, 2, 3),
+        ).eval()
+        self.how = how
+
+    def forward(self, x):
+        if self.how == "index":
+            for index in (0, 1, 2, 3, 4, 5):
+                x = self.parts[index](x)
+            return self.parts[6](x)
+        if self.how == "slice":
+            return self.parts[3:](self.parts[:3](x))
+        if self.how == "loop":
+            for part in self.parts:
+                x = part(x)
+            return x
+        return self.parts[6](self.parts[:6](x)) if x.sum() < 1e9 else x  # which cannot be traced
+
+
+@pytest.mark.parametrize("how", ["index", "slice", "loop", "values"])
+def test_parts_of_a_sequential_may_be_called_one_by_one(how):
+    torch.manual_seed(0)
+    network = CallsItsParts(how)
+    expected = fake_quantize(network.parts, 4, IMAGES)(IMAGES)
+    torch.testing.assert_close(fake_quantize(network, 4, IMAGES)(IMAGES), expected)
+    assert expected.shape == (6, 2, 22, 22)
+    plain = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    torch.testing.assert_close(plain(IMAGES), network(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_relu_that_is_called_twice_gets_the_larger_of_its_two_scales():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+
+        def forward(self, x):
+            return self.part(10 * x) + self.part(x)
+
+    torch.manual_seed(0)
+    network, images = Twice(), torch.rand(50, 3)
+    alone = fake_quantize(network.part, 4, 10 * images)
+    assert fake_quantize(network, 4, images).part[1][1].scale == alone[1][1].scale
+
+
+def test_what_is_rounded_already_is_refused():
+    for rounded in (fake_quantize(used_network(), 8), nn.Sequential(FakeQuantize(torch.tensor(1.0), 8))):
+        with pytest.raises(ValueError, match=r"^network: expected one that is not fake-quantized yet"):
+            fake_quantize(rounded, 4)
+
+
+def test_a_weight_that_is_computed_is_refused_by_rounding_and_left_alone_by_folding():
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 3, 3))
+    network = nn.Sequential(OrderedDict(a=conv, b=nn.BatchNorm2d(3))).eval()
+    with pytest.raises(ValueError, match=r"^network: expected a\.weight to be a parameter, got one that is"):
+        fake_quantize(network, 4)
+    with pytest.warns(UserWarning, match=r"^network: 1 batch norms stay, .* before them: b$"):
+        plain = fold_batch_norm(network)
+    torch.testing.assert_close(plain(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_would_erase_everything_is_refused(scale):
+    with pytest.raises(ValueError, match=r"^scale: expected finite numbers > 0, got "):
+        FakeQuantize(torch.tensor([1.0, scale]), 4)
+
+
+class LikeGPT2(nn.Module):
+    """Weights that lie the other way round in a class of their own, and a head tied to the embedding."""
+
+    class Conv1D(nn.Module):
+        def __init__(self, before, after):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(before, after))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    def __init__(self):
+        super().__init__()
+        self.wte = nn.Embedding(11, 4)
+        self.block = nn.Sequential(*[self.Conv1D(4, 4) for _ in range(5)])
+        self.relu = nn.ReLU()
+        self.act = nn.Sequential(nn.ReLU())
+        self.lm_head = nn.Linear(4, 11, bias=False)
+        self.lm_head.weight = self.wte.weight
+
+    def forward(self, x):
+        return self.lm_head(self.act(self.relu(self.block(self.wte(x.long())))))
+
+
+TOKENS = torch.arange(11.0)
+
+
+def test_weights_and_activations_that_stay_are_named_to_the_caller():
+    with pytest.warns(UserWarning) as caught:
+        fake_quantize(LikeGPT2(), 4, TOKENS)
+    assert [str(warning.message) for warning in caught] == [
+        "network: 65% of the parameters stay in float32, in weights of block.0.weight, block.1.weight, "
+        "block.2.weight, block.3.weight and 1 more",
+        "network: activations stay in float32 after relu: no nn.ReLU in an nn.Sequential",
+    ]
+    assert all(warning.filename == __file__ for warning in caught)
+    with pytest.warns(UserWarning, match=r"^network: 65%") as caught:
+        fake_quantize(LikeGPT2(), 4)
+    assert len(caught) == 1
+
+
+def test_nothing_is_said_where_all_is_rounded_and_folded():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fold_batch_norm(fake_quantize(used_network(), 4, IMAGES))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.Linear(2, 3)])
+def test_other_layers_with_their_output_channels_first_are_rounded_too(layer):
+    weight = fake_quantize(layer, 2).weight
+    assert all(len(channel.unique()) <= 3 for channel in weight)
+
+
+def test_attention_is_rounded_too():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rounded = fake_quantize(layer, 2)
+    assert all(len(row.unique()) <= 3 for row in rounded.self_attn.in_proj_weight)
+    x = torch.randn(2, 5, 8)
+    assert (rounded(x) - layer(x)).abs().max() > 0.01
+    other = fake_quantize(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), 2)
+    load_packed_state(other, load(save(packed_state(rounded))))
+    torch.testing.assert_close(other(x), rounded(x))
+
+
 # Folding
+
+
+class Residual(nn.Module):
+    """A block as ResNet writes it: parts by name, a ReLU at two places, a shortcut with a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = part_of(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.conv2, self.bn2 = part_of(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.short = nn.Sequential(*part_of(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)))
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        inner = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(inner)) + self.short(x))
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_a_residual_network_is_folded_wholly(bits):
+    network = Residual().eval()
+    network = network if bits is None else fake_quantize(network, bits)
+    plain = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    assert isinstance(plain.bn1, nn.Identity) and len(plain.short) == 1
+    torch.testing.assert_close(plain(IMAGES), network(IMAGES), rtol=1e-5, atol=1e-5)
+
+
+class OtherUses(nn.Module):
+    """Batch norms that must stay: before a convolution, of one that is read twice, of one with two norms."""
+
+    def __init__(self):
+        super().__init__()
+        _, self.first = part_of(None, nn.BatchNorm2d(1))
+        self.read, self.of_read = part_of(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3))
+        self.both, self.one = part_of(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        _, self.other = part_of(None, nn.BatchNorm2d(3))
+        self.twice = nn.Sequential(*part_of(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+        self.last = nn.Sequential(*part_of(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)))
+
+    def forward(self, x):
+        read = self.read(self.first(x))
+        x = self.of_read(read) + read
+        x = self.one(self.both(x)) + self.other(self.both(x + 1))
+        return self.last(self.twice(self.twice(x)))
+
+
+def test_batch_norms_that_cannot_be_folded_stay_and_are_counted():
+    network = OtherUses().eval()
+    with pytest.warns(UserWarning) as caught:
+        plain = fold_batch_norm(network)
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert str(warning.message) == (
+        "network: 5 batch norms stay, without a convolution of their own before them: "
+        "first, of_read, one, other and 1 more"
+    )
+    assert len(plain.last) == 1
+    torch.testing.assert_close(plain(IMAGES), network(IMAGES), rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_at_two_places_of_a_network_that_cannot_be_traced_is_left_alone():
+    conv, norm = part_of(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    network = CallsItsParts("values").eval()
+    network.parts = nn.Sequential(conv, norm, conv, copy.deepcopy(norm), nn.ReLU(), nn.ReLU(), nn.ReLU())
+    network.eval()
+    with pytest.warns(UserWarning, match=r"^network: 2 batch norms stay"):
+        plain = fold_batch_norm(network)
+    torch.testing.assert_close(plain(IMAGES), network(IMAGES))
+
+
+def test_named_parts_of_a_sequential_keep_their_names():
+    conv, norm = part_of(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    plain = fold_batch_norm(nn.Sequential(OrderedDict(conv=conv, norm=norm, relu=nn.ReLU())))
+    assert list(dict(plain.named_children())) == ["conv", "norm", "relu"]
+    assert isinstance(plain.norm, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    "conv, norm, shape",
+    [
+        (nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), (4, 2, 9)),
+        (nn.Conv3d(2, 3, 2), nn.BatchNorm3d(3), (4, 2, 3, 4, 5)),
+    ],
+    ids=["1d", "3d"],
+)
+def test_convolutions_of_other_dimensions_are_folded(conv, norm, shape):
+    network = nn.Sequential(*part_of(conv, norm)).eval()
+    plain = fold_batch_norm(network)
+    assert len(plain) == 1
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(x), network(x), rtol=1e-5, atol=1e-5)
 
 
 def test_folded_equals_eval_mode():
@@ -352,3 +598,41 @@ def test_stored_bytes_shrink_with_the_bits():
 def test_a_network_that_is_not_quantized_is_named():
     with pytest.raises(ValueError, match="network: expected fake-quantized weights"):
         packed_state(small_cnn(0))
+
+
+@pytest.mark.filterwarnings("ignore:network. 65%")
+def test_tied_weights_are_rounded_together_and_stored_once():
+    torch.manual_seed(0)
+    network = LikeGPT2()
+    rounded = fake_quantize(network, 4)
+    torch.testing.assert_close(rounded.wte.weight, rounded.lm_head.weight, rtol=0, atol=0)
+    assert len(rounded.wte.weight[3].unique()) <= 15
+    stored = packed_state(rounded)
+    assert sum(tensor.dtype == torch.uint8 for tensor in stored.values()) == 1
+    torch.manual_seed(1)
+    read = fake_quantize(LikeGPT2(), 4)
+    load_packed_state(read, load(save(stored)))
+    torch.testing.assert_close(read(TOKENS), rounded(TOKENS), rtol=1e-6, atol=1e-6)
+    assert (rounded(TOKENS) - network(TOKENS)).abs().max() > 0.01
+
+
+def test_a_layer_at_two_places_is_stored_once():
+    def network(seed):
+        torch.manual_seed(seed)
+        layer = nn.Linear(3, 3)
+        return fake_quantize(nn.Sequential(layer, nn.Tanh(), layer), 3)
+
+    stored, read, x = packed_state(network(0)), network(1), torch.randn(4, 3)
+    assert not any(key.startswith("2.") for key in stored)
+    load_packed_state(read, load(save(stored)))
+    torch.testing.assert_close(read(x), network(0)(x))
+
+
+def test_a_state_that_lacks_a_tensor_or_belongs_to_another_network_is_named():
+    network = fake_quantize(small_cnn(0), 8)
+    stored = packed_state(network)
+    for key in ("classifier.parametrizations.weight.original", "classifier.parametrizations.weight.0.scale"):
+        with pytest.raises(RuntimeError, match=rf"Missing key.*{re.escape(key)}"):
+            load_packed_state(network, {name: value for name, value in stored.items() if name != key})
+    with pytest.raises(ValueError, match="network: expected fake-quantized weights"):
+        load_packed_state(small_cnn(0), stored)
