@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
+from kdutils._training import answers_of, put_in_training_mode
+from kdutils._trees import Path, map_tensors, replace_tensors, tensors_in
+from kdutils._validate import description
 from kdutils.audit.calls import Call, Pattern, hooked, outermost_calls, pattern_of
 from kdutils.audit.roles import Ambiguous, Evidence, Role, Roles, close_within, places_said, recognized_roles
-from kdutils.audit.trees import Path, leaves_of, map_tensors, replace_tensors, tensors_in
 
 SAME_TOLERANCE = 1e-4  # relative difference up to which two values count as equal
 MIN_SAMPLES = 4
@@ -47,9 +49,8 @@ class Bench:
         student: Whatever the optimizer trains.
         teacher: All teachers that are modules.
         answer_fn: A function of the batch that answers in place of a module, or None.
-        batch: As the loader yields it, on the student's device.
-        layout: How the loss takes the batch.
-        arguments: What the loss takes after the student: a tuple, or a dict of keyword arguments.
+        arguments: What the loss takes after the student.
+        whole: Whether the batch is one argument, as a dict is; a tuple or list is spread over several.
         appended: Whether the teacher's answer is the last of the arguments, and no part of the batch.
         num_samples: N.
         said: Roles that the caller named, by path within the arguments.
@@ -59,7 +60,7 @@ class Bench:
     student: nn.Module
     teacher: nn.ModuleList
     answer_fn: Callable[[Any], Any] | None
-    arguments: Any
+    arguments: tuple[Any, ...]
     whole: bool
     appended: bool
     num_samples: int
@@ -67,23 +68,18 @@ class Bench:
 
     # --- running it
 
-    def loss(self, arguments: Any = None) -> Tensor:
+    def loss(self, arguments: tuple[Any, ...] | None = None) -> Tensor:
         """The sum of the loss's terms, drawn with the same random numbers at every call.
 
         The loss is given copies: a network that works in place on its input does not change the batch.
         """
         return self.loss_of(map_tensors(torch.clone, self.arguments if arguments is None else arguments))
 
-    def loss_of(self, arguments: Any) -> Tensor:
+    def loss_of(self, arguments: tuple[Any, ...]) -> Tensor:
         """The same of the given tensors themselves."""
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        self.student.train()  # as `fit` does
-        if isinstance(arguments, tuple):
-            result = self.loss_fn(self.student, *arguments)
-        else:
-            result = self.loss_fn(self.student, **arguments)
+        seed_random_numbers(0)
+        put_in_training_mode(self.student)
+        result = self.loss_fn(self.student, *arguments)
         terms = list(result.values()) if isinstance(result, dict) else [result]
         if not terms or not all(isinstance(term, Tensor) and term.dim() == 0 for term in terms):
             raise ValueError(f"loss_fn: expected a scalar tensor or a dict of them, got {result!r}")
@@ -168,7 +164,7 @@ class Bench:
     def _names(self, path: Path) -> list[str]:
         """What the reader's code calls a tensor: argument of the loss, keys, keywords of the student."""
         keys = [key for key in path if isinstance(key, str)]
-        if isinstance(self.arguments, tuple) and not self.whole:
+        if not self.whole:
             keys = positional_names(self.loss_fn)[1 + path[0] :][:1] + keys
         return keys + (self.pattern.keywords(path) if self.pattern else [])
 
@@ -236,9 +232,9 @@ class Bench:
         try:
             with torch.no_grad():
                 if self.answer_fn is not None:
-                    batch = self.with_tensors(replacements or {})
-                    batch = batch[:-1] if self.appended else batch
-                    said.append(self.answer_fn(batch[0] if self.whole else batch))
+                    arguments = self.with_tensors(replacements or {})
+                    batch = arguments[:-1] if self.appended else arguments
+                    said.append(self.answer_fn(map_tensors(torch.clone, batch[0] if self.whole else batch)))
                 for teacher in self.teacher:
                     said += [call.output for call in self.calls[teacher]]
                     if self.pattern and not any(call.module is teacher for call in self.calls[teacher]):
@@ -274,24 +270,40 @@ class Bench:
 
     @contextmanager
     def another_teacher(self) -> Iterator[Any]:
-        """The arguments with each sample's knowledge given to the next; a live teacher sees another input."""
+        """The arguments with another teacher's knowledge; a live teacher is made to be another meanwhile.
+
+        Each sample gets the next one's knowledge, and noise as large: some teachers say the same of every
+        sample, or nearly so.
+        """
         running: list[nn.Module] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             running.append(module)
             return map_tensors(self._rolled, (args, kwargs)) if len(running) == 1 else None
 
-        def leave(*_: Any) -> None:
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             running.pop()
+            return None if running else map_tensors(_with_noise, output)
 
-        moved = self.places("knowledge") + self.places("index")  # by an index, knowledge may be looked up
+        knowledge = {path: _with_noise(self._rolled(self.tensors[path])) for path in self.places("knowledge")}
+        # by an index, knowledge may be looked up
+        indices = {path: self._rolled(self.tensors[path]) for path in self.places("index")}
         with hooked(self.teacher.modules(), enter, leave):
-            yield self.with_tensors({path: map_tensors(self._rolled, self.tensors[path]) for path in moved})
+            yield self.with_tensors(knowledge | indices)
 
     def _rolled(self, tensor: Tensor) -> Tensor:
         """Every sample's row in the place of the next."""
         has_rows = tensor.dim() > 0 and len(tensor) == self.num_samples
         return tensor.roll(1, dims=0) if has_rows else tensor
+
+
+def _with_noise(tensor: Tensor) -> Tensor:
+    """The tensor with noise of its own standard deviation, or of 1 if it is constant; no whole numbers."""
+    if not tensor.is_floating_point() or tensor.numel() < 2:
+        return tensor
+    std = tensor.detach().std()
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+    return tensor + torch.where(std > 0, std, 1.0) * noise
 
 
 def bench_of(
@@ -310,38 +322,31 @@ def bench_of(
     num_samples = _num_samples(batch)
     device = next((p.device for p in student.parameters()), None)
     batch = map_tensors(lambda tensor: tensor.detach().to(device or tensor.device), batch)
-    arguments, whole, appended = _arguments(loss_fn, student, batch)
-    if appended:
-        with torch.no_grad():
-            arguments = (*arguments, _answer_as_in_fit(teacher, modules, batch))
+    whole = isinstance(batch, (Tensor, Mapping))
+    arguments = (batch,) if whole else tuple(batch)
     places = {path: path[1] if whole and len(path) > 1 else path[0] for path in tensors_in(arguments)}
-    own = {path: place for path, place in places.items() if not appended or path[0] != len(arguments) - 1}
-    said = places_said(roles, own) | {path: "knowledge" for path in places if path not in own}
+    said = places_said(roles, places)
+    appended = not _takes(loss_fn, student, *arguments)
+    if appended:
+        answer = _answer_as_in_fit(teacher, modules, batch)
+        arguments = (*arguments, answer)
+        said |= {(len(arguments) - 1, *path): "knowledge" for path in tensors_in(answer)}
     answer_fn = None if len(modules) else teacher
     return Bench(loss_fn, student, modules, answer_fn, arguments, whole, appended, num_samples, said)
 
 
 def _num_samples(batch: Any) -> int:
-    """N of a batch of tensors. Raises ValueError for anything else in it, or rows that differ in number."""
-    leaves = leaves_of(batch)
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        kinds = [type(leaf).__name__ for leaf in leaves]
-        raise ValueError(f"batch: expected one or more tensors, got {kinds}")
-    with_rows = [tensor for tensor in leaves if tensor.dim() > 0]
-    numbers = {len(tensor) for tensor in with_rows}
+    """N of a batch. Raises ValueError where it holds no tensor, or tensors that differ in N."""
+    if not isinstance(batch, (Tensor, Mapping, tuple, list)):
+        raise ValueError(f"batch: expected a tensor, a tuple, a list or a dict, got {description(batch)}")
+    tensors = list(tensors_in(batch).values())
+    if not tensors:
+        raise ValueError(f"batch: expected one or more tensors, got {description(batch)}")
+    numbers = {len(tensor) for tensor in tensors if tensor.dim() > 0}
     if len(numbers) != 1 or min(numbers) < MIN_SAMPLES:
-        shapes = [tuple(tensor.shape) for tensor in leaves]
+        shapes = [tuple(tensor.shape) for tensor in tensors]
         raise ValueError(f"batch: expected the same N >= {MIN_SAMPLES} in every tensor, got shapes {shapes}")
     return numbers.pop()
-
-
-def _arguments(loss_fn: Callable[..., Any], student: nn.Module, batch: Any) -> tuple[Any, bool, bool]:
-    """What the loss takes after the student, whether the batch is the first of it, whether more is due."""
-    if isinstance(batch, Mapping) and _takes(loss_fn, student, **{str(key): None for key in batch}):
-        return dict(batch), False, False
-    spread = isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields")
-    arguments = tuple(batch) if spread else (batch,)
-    return arguments, not spread, not _takes(loss_fn, student, *arguments)
 
 
 def _takes(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
@@ -359,13 +364,17 @@ def positional_names(function: Callable[..., Any]) -> list[str]:
 
 
 def _answer_as_in_fit(teacher: Any, modules: nn.ModuleList, batch: Any) -> Any:
-    """What `fit` appends to a batch: a module's answer to the first tensor, or what a function returns."""
-    if not len(modules):
-        return teacher(batch)
-    answers = []
-    for module in modules:
-        with eval_mode(module):
-            answers.append(module(next(iter(tensors_in(batch).values()))))
+    """What `fit` appends to a batch; the answers of all, where several teachers are given."""
+    try:
+        if not len(modules):
+            return answers_of(teacher, batch)[0]
+        with eval_mode(modules):
+            answers = [answers_of(module, batch)[0] for module in modules]
+    except TypeError as error:
+        raise ValueError(
+            f"teacher: expected a module that takes the first element of a batch ({error}); "
+            "give a function of the batch, as to `fit`"
+        ) from error
     return answers if isinstance(teacher, (list, tuple)) else answers[0]
 
 
@@ -391,12 +400,24 @@ def left_as_found(*models: nn.Module) -> Iterator[None]:
                     tensor.requires_grad_(requires_grad)
 
 
+def seed_random_numbers(seed: int) -> None:
+    """Seeds PyTorch on every device in use, NumPy and Python."""
+    # torch.manual_seed takes longer than a small loss: it notes a stack trace for every device not in use
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """After the block, the random numbers of PyTorch, NumPy and Python go on as if it had not been."""
     states = random.getstate(), np.random.get_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    every_gpu = range(torch.cuda.device_count())  # a seed is set on all of them
+    every_gpu = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=every_gpu):
             yield

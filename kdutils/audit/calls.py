@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from kdutils.audit.trees import Path, map_tensors, replace_tensors, tensors_in
+from kdutils._trees import Path, map_tensors, replace_tensors, tensors_in
 
 
 class Call(NamedTuple):

@@ -9,18 +9,27 @@ from torch import Tensor, nn
 
 from kdutils._modes import eval_mode
 from kdutils._numerics import inner_products, unit_vectors
-from kdutils.audit.bench import Bench, DoesNotApply, close, graph_leaves, is_in, left_as_found
-from kdutils.audit.calls import Call, hooked
+from kdutils._trees import Path, map_tensors, replace_tensors, tensors_in
+from kdutils.audit.bench import (
+    Bench,
+    DoesNotApply,
+    close,
+    graph_leaves,
+    is_in,
+    left_as_found,
+    seed_random_numbers,
+)
+from kdutils.audit.calls import Call, hooked, pattern_of
 from kdutils.audit.forms import SLIPPED_FORMS, best_fit, kl
 from kdutils.audit.probe import MAX_REST_PULL, Probe, evidence_of, is_class_index, probe_of, random_like
 from kdutils.audit.roles import HALF_PRECISION, are_alike, are_distributions, centered, is_binary
-from kdutils.audit.trees import Path, map_tensors, replace_tensors, tensors_in
 
 MIN_TEACHER_SHARE = 1e-3  # of the student's gradient that has to depend on the teacher
 MIN_SURPRISE_RATIO = 1.1  # of two cross-entropies, from which on one is worse
 MIN_SAMPLES_FOR_CHANCE = 20  # from which on a share of right answers is held against chance
 WEIGHT_TOLERANCE = 2e-3  # of a sum of weights
 MIN_SOFT_WEIGHT = 0.1  # of the labels' weight, below which the teacher hardly counts
+MIN_ANSWERS = 40  # from which on it is no chance that all lie between 0 and 1
 OVERFIT_STEPS = 20
 OVERFIT_RATES = (1e-2, 1e-3, 1e-4)
 
@@ -105,6 +114,44 @@ def teacher_in_train_mode(bench: Bench) -> str | None:
     return "the teacher runs in train mode (batch statistics, dropout): call teacher.eval()"
 
 
+def teacher_given_less(bench: Bench) -> str | None:
+    """Whether a teacher lacks an input that the student has, such as a mask, and would answer otherwise."""
+    if bench.pattern is None or len(bench.pattern.sources) < 2:
+        raise DoesNotApply("the student has one input")
+    applies = False
+    student_sources = set(bench.pattern.sources.values())
+    for teacher in bench.teacher:
+        sources, said = _what_it_was_given(bench, teacher)
+        missing = student_sources - sources
+        if not missing or not sources < student_sources:
+            continue
+        with torch.no_grad(), eval_mode(teacher):
+            try:
+                with_all = bench.pattern.call(teacher, bench.tensors)
+            except Exception:  # it has no use for them
+                continue
+        applies = True
+        pairs = zip(tensors_in(said).values(), tensors_in(with_all).values(), strict=False)
+        if any(a.shape == b.shape and not close(a, b, MIN_TEACHER_SHARE) for a, b in pairs):
+            places = sorted((bench.place(path) for path in missing), key=str)
+            return (
+                f"the teacher is not given {places} of the batch, as the student is, and answers otherwise "
+                "with it; `fit` gives a module the first tensor only, a function the whole batch"
+            )
+    if not applies:
+        raise DoesNotApply("the teacher is given as much, or takes no more")
+    return None
+
+
+def _what_it_was_given(bench: Bench, teacher: nn.Module) -> tuple[set[Path], Any]:
+    """Which tensors of the batch a teacher was called with, and its answer."""
+    calls = [call for call in bench.calls[teacher] if call.module is teacher]
+    if bench.appended:
+        return {next(iter(bench.tensors))}, bench.arguments[-1]
+    pattern = pattern_of(calls, bench.tensors)
+    return (set(pattern.sources.values()), calls[0].output) if pattern else (set(), None)
+
+
 def cache_out_of_step(bench: Bench) -> str | None:
     """Whether cached knowledge is not what the teacher says now."""
     paths = bench.places("knowledge")
@@ -138,7 +185,7 @@ def _why_cache_differs(bench: Bench, cached: Tensor, live: list[Tensor]) -> str 
                 f"the cache holds the teacher's answer to the images scaled to {scale}: "
                 "different normalisation for teacher and student"
             )
-    torch.manual_seed(0)
+    seed_random_numbers(0)
     if _is_one_of(bench, cached, bench.live_answers(train=True)):
         return "the cache was made by a teacher in train mode (batch statistics, dropout)"
     if any(_own_rows_fit_best(cached, answer) for answer in live):
@@ -307,25 +354,29 @@ def _equal(tensor: Tensor, other: Tensor) -> bool:
 def answers_are_probabilities(bench: Bench) -> str | None:
     """Whether a network answers with probabilities where the loss expects logits."""
     probe = probe_of(bench)
-    multi_label = probe.label_values is not None and is_binary(probe.label_values)
-    for name, answer in (
-        ("student", probe.compared.student_answer),
-        ("teacher", probe.compared.teacher_answer),
+    student_answer, teacher_answer = probe.compared.student_answer, probe.compared.teacher_answer
+    if are_distributions(student_answer):
+        return "the student answers with probabilities, not logits: the softmax comes twice"
+    if are_distributions(teacher_answer) and not probe.softened:
+        return "the teacher answers with probabilities, not logits: the softmax comes twice"
+    yes_or_no = probe.label_values is not None and is_binary(probe.label_values)
+    # an untrained student's few logits may lie between 0 and 1 by chance, a trained teacher's many do not
+    if (
+        yes_or_no
+        and teacher_answer.numel() >= MIN_ANSWERS
+        and ((teacher_answer > 0) & (teacher_answer < 1)).all()
     ):
-        if are_distributions(answer) and not (probe.softened and name == "teacher"):
-            return f"the {name} answers with probabilities, not logits: the softmax comes twice"
-        if multi_label and (answer > 0).all() and (answer < 1).all():
-            return f"the {name} answers with probabilities, not logits: the sigmoid comes twice"
+        return "the teacher answers with probabilities, not logits: the sigmoid comes twice"
     return None
 
 
 def drawn_elsewhere(bench: Bench) -> str | None:
     """Whether a student is drawn anywhere but to its teacher."""
     probe = probe_of(bench)
-    if has_classes(probe):
-        evidence = evidence_of(probe)
+    evidence = evidence_of(probe)
+    if has_classes(probe) and not best_fit(kl, evidence).holds:
         for slip, forms in SLIPPED_FORMS.items():
-            if any(best_fit(form, evidence).holds for form in forms) and not best_fit(kl, evidence).holds:
+            if any(best_fit(form, evidence).holds for form in forms):
                 return slip
     if probe.rest().norm() > MAX_REST_PULL * probe.pull.norm():
         probe.require_known_labels()

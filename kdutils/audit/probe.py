@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdutils._numerics import unit_vectors
+from kdutils._trees import Path, replace_tensors
 from kdutils.audit.bench import SAME_TOLERANCE, Bench, Comparison, DoesNotApply
 from kdutils.audit.calls import hooked
 from kdutils.audit.forms import FORM_TOLERANCE, Evidence
 from kdutils.audit.roles import SUM_TOLERANCE, are_distributions, same_but_for_a_one
-from kdutils.audit.trees import Path, replace_tensors
 
 MAX_REST_PULL = 5e-3  # on a student that equals its teacher, as a share of a teacher's pull elsewhere
 PROBE_STD = 3.0  # of the made-up logits

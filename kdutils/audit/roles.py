@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from kdutils.audit.trees import Path
+from kdutils._trees import Path
 
 Role = Literal["inputs", "labels", "knowledge", "mask", "index", "other"]
 ROLES: tuple[str, ...] = get_args(Role)
