@@ -25,7 +25,7 @@ def written(
 
     Args:
         path: Of the file to be.
-        batches: The batches, in order, at least one.
+        batches: The batches, in order.
         answer: What to write for a batch.
         total: Number of samples in all batches together.
 
@@ -35,7 +35,10 @@ def written(
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    first = _rows(answer(next(batches)))
+    first_batch = next(batches, None)
+    if first_batch is None:
+        raise ValueError("inputs: expected at least one, got none")
+    first = _rows(answer(first_batch))
     header = _header((total, *first.shape[1:]), first.dtype)
     complete = len(header) + total * first[0].nbytes
     if path.exists():
@@ -65,9 +68,10 @@ def _append(
         if done + 2 * size > there:
             rows = _rows(answer(batch))
             if rows.shape[1:] != first.shape[1:] or rows.dtype != first.dtype:
+                shape = ", ".join(map(str, ("N", *first.shape[1:])))
                 raise ValueError(
-                    f"forward: expected answers of shape (N, {str(first.shape[1:])[1:-1]}) and {first.dtype} "
-                    f"for every batch, got {rows.shape} and {rows.dtype}"
+                    f"forward: expected answers of shape ({shape}) and {first.dtype} for every batch, "
+                    f"got {rows.shape} and {rows.dtype}"
                 )
             file.seek(start + done * first[0].nbytes)
             file.truncate()

@@ -203,7 +203,7 @@ def predict(
         to: A file, "answers.npy" say, that the answers are written to batch by batch where memory does not
             hold them all. It appears once it is complete, and is read, not computed, in the next call. Until
             then "answers.npy.part" holds what there is: after an interrupt the same call goes on from there.
-            Only `forward`s that return one tensor can be written.
+            Only what returns one tensor can be written.
 
     Returns:
         A tensor, or a tuple of tensors, on the CPU, in the order of the inputs. With `to`, a tensor whose
@@ -223,7 +223,7 @@ def predict(
 
     with torch.no_grad(), eval_mode(model):
         if to is not None:
-            return written(to, questions, answer, _total(inputs))
+            return written(to, questions, lambda question: _one_tensor(answer(question)), _total(inputs))
         pieces = [answer(question) for question in questions]
     if not pieces:
         raise ValueError("inputs: expected at least one, got none")
@@ -262,6 +262,12 @@ def _total(inputs: Any) -> int:
             + description(inputs)
         )
     return total
+
+
+def _one_tensor(answer: Any) -> Tensor:
+    if isinstance(answer, tuple):
+        raise ValueError("to: expected forward to return one tensor, got a tuple")
+    return answer
 
 
 def _answer(model: nn.Module, forward: Callable[..., Any], question: Any) -> Any:
