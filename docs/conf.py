@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",
-    "links",
+    "docstring_text",
     "chapters",
     "figures",
 ]
@@ -34,6 +34,7 @@ myst_links_external_new_tab = False
 
 default_role = "py:obj"  # `kd_loss` in a docstring is a link
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -47,11 +47,12 @@ class Split(NamedTuple):
 class FashionMNIST(NamedTuple):
     """The course's four disjoint parts.
 
-    teacher: 38,000 images on which the teacher was trained.
-    validation: 2,000 images on which learning rates, temperatures and weights are chosen.
-    pool: 20,000 images that the teacher never saw; students learn from these. A teacher's soft targets
-    on images of its own training set would be overconfident.
-    test: 10,000 images, looked at once.
+    Attributes:
+        teacher: 38,000 images on which the teacher was trained.
+        validation: 2,000 images on which learning rates, temperatures and weights are chosen.
+        pool: 20,000 images that the teacher never saw; students learn from these. A teacher's soft targets
+            on images of its own training set would be overconfident.
+        test: 10,000 images, looked at once.
     """
 
     teacher: Split
@@ -67,7 +68,11 @@ def data_dir() -> Path:
 
 
 def verified_bytes(path: Path, sha256: str) -> bytes:
-    """The content of a file whose SHA-256 is the expected one.   Raises DataFileError where it is not."""
+    """The content of a file whose SHA-256 is the expected one.
+
+    Raises:
+        DataFileError: The file is missing, or its SHA-256 is another one.
+    """
     expected = f"a file with SHA-256 {sha256}"
     if not path.is_file():
         raise DataFileError(path, expected, "no file")
@@ -84,7 +89,9 @@ def fashion_mnist() -> FashionMNIST:
     Nothing is fetched: the files ship with the course. Every file's checksum is verified.
     The official training set is cut in its own order: [:38000] teacher, [38000:40000] validation,
     [40000:60000] pool. The official test set is the test part.
-    Raises DataFileError for a missing, truncated or altered file.
+
+    Raises:
+        DataFileError: A file is missing, truncated or altered.
 
     Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747.
     """
@@ -112,7 +119,8 @@ def _idx_tensor(name: str) -> Tensor:
 def normalize_fashion_mnist(images: Tensor) -> Tensor:
     """Float32 images with mean 0 and standard deviation 1 over the teacher's part, from uint8 images.
 
-    Raises ValueError for another dtype: such images may have been scaled already.
+    Raises:
+        ValueError: Another dtype than uint8: such images may have been scaled already.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images: expected uint8, got {images.dtype}")

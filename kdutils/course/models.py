@@ -12,12 +12,20 @@ from kdutils.course.data import NUM_CLASSES, DataFileError, data_dir, verified_b
 class ConvNet(nn.Module):
     """Stages of 3×3 convolutions with batch norm and ReLU, global average pooling, one linear layer.
 
-    widths: channels of each stage.   depths: convolutions of each stage.
-    The first convolution of a stage has stride 2 in the first two stages, 1 after: 28×28 → 14×14 → 7×7 → 7×7.
-    seed: the same seed gives the same initial weights, whatever was drawn before.
+    Normalized images (N, 1, 28, 28) become logits (N, K). `embed` gives the (N, widths[-1]) activations
+    before the linear layer. Layers to tap: "stages.0", "stages.1", …
 
-    images (N, 1, 28, 28), normalised → logits (N, K). `embed` gives the (N, widths[-1]) activations before
-    the linear layer. Layers to tap: "stages.0", "stages.1", …
+    The first convolution of a stage has stride 2 in the first two stages and 1 after: 28×28 → 14×14 → 7×7
+    → 7×7.
+
+    Args:
+        widths: Channels of each stage.
+        depths: Convolutions of each stage.
+        seed: The same seed gives the same initial weights, whatever was drawn before.
+        num_classes: K, the number of logits.
+
+    Raises:
+        ValueError: Widths and depths that are not as many positive numbers each.
     """
 
     def __init__(
@@ -56,11 +64,19 @@ def conv_stage(in_channels: int, out_channels: int, depth: int, stride: int) -> 
 class BlockNet(nn.Module):
     """One 3×3 convolution, then stages of blocks of any kind, global average pooling, one linear layer.
 
-    block: makes a block from (in_channels, out_channels, stride): `separable_block`, `InvertedResidual`, or
-    a `functools.partial` of it that sets the expansion.
-    widths: channels of each stage.   depths: layers of each stage, where the first stage's first layer is the
-    convolution and all others are blocks. Strides, images, logits, seed and `embed` as in `ConvNet`.
-    Raises ValueError for widths and depths that are not as many positive numbers each.
+    Strides, images, logits and `embed` are those of `ConvNet`.
+
+    Args:
+        block: Makes a block from (in_channels, out_channels, stride): `separable_block`, `InvertedResidual`,
+            or a `functools.partial` of it that sets the expansion.
+        widths: Channels of each stage.
+        depths: Layers of each stage. The first layer of the first stage is the convolution, all others are
+            blocks.
+        seed: The same seed gives the same initial weights, whatever was drawn before.
+        num_classes: K, the number of logits.
+
+    Raises:
+        ValueError: Widths and depths that are not as many positive numbers each.
 
     Source: Howard et al. 2017 (MobileNets): a full convolution first, separable ones after.
     """
@@ -158,7 +174,9 @@ def load_teacher() -> ConvNet:
     """The trained teacher that ships with the course, in eval mode, its parameters frozen.
 
     How it was trained and what it reaches stands in `data/teacher/card.json`.
-    Raises DataFileError for a missing, truncated or altered file.
+
+    Raises:
+        DataFileError: A file is missing, truncated or altered.
     """
     from safetensors.torch import load
 

@@ -13,9 +13,12 @@ SNIPPETS_SHA256 = "535295e718dd36205ee4ac6679b2d5069298b47bea489fcf2928d8a42aee1
 
 
 class TextSplit(NamedTuple):
-    """Sentences, their labels (N,) as int64, 1 for praise and 0 for blame, and their ratings (N,) as float32.
+    """Sentences with their labels and ratings.
 
-    ratings: the mean of some twenty people's, from −4 to 4; its sign is the label.
+    Attributes:
+        sentences: N strings.
+        labels: (N,) as int64, 1 for praise and 0 for blame.
+        ratings: (N,) as float32, the mean of some twenty people's, from −4 to 4; its sign is the label.
     """
 
     sentences: list[str]
@@ -26,9 +29,12 @@ class TextSplit(NamedTuple):
 class MovieReviews(NamedTuple):
     """The course's four parts; no sentence is in two of them, nor twice in one, even without punctuation.
 
-    train: 6,000 sentences. dev: 1,000, on which learning rates and weights are chosen. test: 2,171, looked
-    at once. unlabelled: 12,842 sentences of product reviews, newspaper opinion pieces and tweets, in the
-    order of these sets.
+    Attributes:
+        train: 6,000 sentences.
+        dev: 1,000 sentences, on which learning rates and weights are chosen.
+        test: 2,171 sentences, looked at once.
+        unlabelled: 12,842 sentences of product reviews, newspaper opinion pieces and tweets, in the order of
+            these sets.
     """
 
     train: TextSplit
@@ -38,10 +44,13 @@ class MovieReviews(NamedTuple):
 
 
 def movie_reviews() -> MovieReviews:
-    """Sentences of movie reviews that people rated clearly, |rating| >= 1, and others without a label.
+    """Sentences of movie reviews that people rated clearly, and others without a label.
 
-    Nothing is fetched: the file ships with the course, and its checksum is verified.
-    Raises DataFileError for a missing, truncated or altered file.
+    A clear rating is 1 or more away from 0. Nothing is fetched: the file ships with the course, and its
+    checksum is verified.
+
+    Raises:
+        DataFileError: The file is missing, truncated or altered.
 
     Source: Hutto and Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social
     Media Text". `data/text/README.md` says how the sentences were cleaned.

@@ -32,7 +32,10 @@ def load_trade_off() -> pandas.DataFrame:
     """The table that ships with the course, taken from the stored notebooks by `tools/store_trade_off.py`.
 
     Latencies are in ms of the run that the first row comes from: every other run's are scaled by what the
-    teacher took there and here.   Raises DataFileError for a missing, truncated or altered file.
+    teacher took there and here.
+
+    Raises:
+        DataFileError: The file is missing, truncated or altered.
     """
     import pandas
 
@@ -45,8 +48,12 @@ def load_trade_off() -> pandas.DataFrame:
 def as_csv(points: pandas.DataFrame, teacher_latency_ms: float) -> str:
     """The table as text: what a notebook prints, and `tools/store_trade_off.py` collects.
 
-    teacher_latency_ms: what the teacher took in the run that the points come from.
-    Raises ValueError for columns that are not the table's.
+    Args:
+        points: The rows, with the columns `COLUMNS`.
+        teacher_latency_ms: What the teacher took in the run that the points come from.
+
+    Raises:
+        ValueError: Columns that are not the table's.
     """
     if set(points.columns) != set(COLUMNS):
         raise ValueError(f"points: expected the columns {list(COLUMNS)}, got {list(points.columns)}")
@@ -59,9 +66,14 @@ def points_for_plot(
 ) -> dict[str, tuple[float, float, float]]:
     """The rows with a name in the plot: name → (latency ms, accuracy %, size MB), for `plot.trade_off`.
 
-    teacher_latency_ms: the teacher's latency on this machine. Given, all latencies are scaled by what it is
-    to the stored one, so that points from another machine stand beside new ones at about the right place.
-    Raises ValueError where that is asked for and no row is shown as "teacher".
+    Args:
+        points: The table, as `load_trade_off` gives it.
+        teacher_latency_ms: The teacher's latency on this machine. Given, all latencies are scaled by its
+            ratio to the stored one, so that points from another machine stand beside new ones at about the
+            right place.
+
+    Raises:
+        ValueError: `teacher_latency_ms` is given, and no row is shown as "teacher".
     """
     named = points[points["shown_as"].notna()]
     scale = 1.0

@@ -10,8 +10,12 @@ import matplotlib.pyplot as plt
 def explore(draw: Callable[..., Any], **choices: Sequence) -> None:
     """A slider for every named argument of `draw`; the picture follows when a slider is released.
 
-    draw: draws one matplotlib figure.   choices: name=[values], the slider's stops; the first one is shown.
-    Raises ValueError for a slider with fewer than two stops.
+    Args:
+        draw: Draws one matplotlib figure.
+        choices: name=[values], the slider's stops; the first one is shown.
+
+    Raises:
+        ValueError: A slider has fewer than two stops.
     """
     sliders = {}
     for name, stops in choices.items():

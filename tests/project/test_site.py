@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from docstring_text import keep_indented
 from docutils import nodes
 from figures import HOSTS, MOST_CHARACTERS, message
 from mathml import mathml
@@ -217,6 +218,27 @@ def test_names_in_docstrings_are_links(pages):
     page = pages["api/kdutils.batches.html"]
     assert "kdutils.train.html#kdutils.train.fit" in page.all("a", "href")
     assert not [link for link in page.all("a", "href") if link.endswith("#seed")]
+
+
+def test_an_indented_paragraph_of_a_docstring_is_shown_as_it_stands():
+    lines = [
+        "The mean:",
+        "",
+        "    |x| ** 2",
+        "",
+        "    more",
+        "",
+        "Args:",
+        "    x: One.",
+        "",
+        "        Two.",
+        "",
+    ]
+    keep_indented(None, "function", "f", None, None, lines)
+    assert lines[:6] == ["The mean:", "", "::", "", "    |x| ** 2", ""] and lines.count("::") == 1
+    lines = ["Args:", "", "    x: One."]
+    keep_indented(None, "function", "f", None, None, lines)
+    assert "::" not in lines
 
 
 def test_nothing_is_left_unrendered(pages):

@@ -26,10 +26,13 @@ def judge_function(
 ) -> None:
     """Prints the verdict on a function that the reader wrote.
 
-    cases: argument tuples to try, seeded by the caller.   definition: the function written out.
-    slips: what a usual slip looks like ("T² is missing") → the function with that slip.
-    gradient: also compare the gradients with respect to all floating-point arguments, so that a teacher
-    that learns is found out ("the gradient differs").
+    Args:
+        attempt: The reader's function, or `...`.
+        cases: Tuples of arguments to try, seeded by the caller.
+        definition: The function written out.
+        slips: What a usual slip looks like ("T² is missing") → the function with that slip.
+        gradient: Also compare the gradients with respect to all floating-point arguments, so that a teacher
+            that learns is found out ("the gradient differs").
     """
     cases = list(cases)
     try:
@@ -56,7 +59,11 @@ def judge_function(
 def judge_value(attempt: Any, correct: float, tolerance: float, slips: Mapping[str, float]) -> None:
     """Prints the verdict on a number that the reader predicted or worked out.
 
-    slips: what a usual slip looks like → the number it leads to.
+    Args:
+        attempt: The reader's number, or `...`.
+        correct: The right number.
+        tolerance: Largest difference that still passes.
+        slips: What a usual slip looks like → the number it leads to.
     """
     if attempt is ...:
         print(NOT_ATTEMPTED)
@@ -79,7 +86,13 @@ def judge_value(attempt: Any, correct: float, tolerance: float, slips: Mapping[s
 
 
 def judge_choice(attempt: Any, correct: str, why_not: Mapping[str, str]) -> None:
-    """Prints the verdict on a choice among strings.   why_not: a wrong choice → what speaks against it."""
+    """Prints the verdict on a choice among strings.
+
+    Args:
+        attempt: The reader's choice, or `...`.
+        correct: The right choice.
+        why_not: A wrong choice → what speaks against it.
+    """
     if attempt is ...:
         print(NOT_ATTEMPTED)
     elif isinstance(attempt, str) and attempt == correct:

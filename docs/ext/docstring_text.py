@@ -1,6 +1,7 @@
-"""Links in docstrings: `name` leads to what kdutils calls so, and notebook 01 to the chapter.
+"""What reStructuredText does not know of docstrings that people read in an editor.
 
-A name in backticks that nothing in kdutils has, such as a parameter's, stays code.
+`kd_loss` leads to what kdutils calls so, and notebook 01 to the chapter; a name that nothing in kdutils has,
+such as a parameter's, stays code. An indented paragraph, be it a formula or code, is shown as it stands.
 """
 
 import re
@@ -11,9 +12,24 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
+SECTIONS = re.compile(r"[A-Z]\w+:$")  # Args:, Returns:, Raises:, which napoleon reads
+
 
 def link_chapters(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     lines[:] = [re.sub(r"notebook (\d\d)", r":chapter:`\1`", line) for line in lines]
+
+
+def keep_indented(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Puts `::` before each indented paragraph that follows one that is not."""
+    kept: list[str] = []
+    last = ""
+    for before, line in zip(["", *lines], lines, strict=False):
+        starts = line.startswith(" ") and not before.strip() and not last.startswith(" ")
+        if starts and not SECTIONS.match(last):
+            kept += ["::", ""]
+        kept.append(line)
+        last = line if line.strip() else last
+    lines[:] = kept
 
 
 def find_by_last_name(
@@ -32,6 +48,7 @@ def find_by_last_name(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", keep_indented, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", link_chapters, priority=900)  # after napoleon
     app.connect("missing-reference", find_by_last_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
