@@ -2,12 +2,15 @@
 
 import math
 import statistics
+import sys
 
+import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 
-from kdutils.compare import ComparisonInterrupted, compare, paired_gain
+from kdutils.compare import ComparisonInterrupted, _t_quantile, compare, paired_gain
 from kdutils.course import plot
 
 PLAIN = {0: 70.0, 1: 72.0, 2: 71.0, 3: 75.0}
@@ -30,6 +33,11 @@ def test_the_interval_is_students(differences):
     assert gain.standard_error == pytest.approx(scipy.stats.sem(differences))
     assert (gain.low, gain.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     assert gain.differences == tuple(differences)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 6, 7, 29, 30, 99, 100, 999, 5000])
+def test_the_quantile_is_scipys(degrees):
+    assert _t_quantile(degrees) == pytest.approx(scipy.special.stdtrit(degrees, 0.975), rel=1e-12)
 
 
 def test_the_interval_by_hand():
@@ -141,6 +149,17 @@ def test_the_gains_have_a_row_for_every_other_arm():
     assert list(table.columns) == ["gain over labels only", "95 % interval"]
 
 
+def test_only_tables_need_an_extra_and_say_which(monkeypatch):
+    for package in ("scipy", "scipy.special", "pandas"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    runs = compare(ARMS, seeds=PLAIN)
+    assert runs.gain("distilled", over="labels only").mean == 2.0
+    for ask in (runs.table, lambda: runs.gains(over="labels only")):
+        with pytest.raises(ImportError) as raised:
+            ask()
+        assert "pip install pandas" in str(raised.value) and "kdutils[course]" in str(raised.value)
+
+
 # Progress
 
 
@@ -184,9 +203,65 @@ def test_a_value_that_is_not_finite_is_named_by_arm_and_seed(value):
         compare(arms, seeds=(6, 7, 8))
 
 
-def test_an_error_of_an_arm_is_its_own():
-    with pytest.raises(KeyError):
-        compare(ARMS, seeds=(0, 9))
+NO_NUMBERS = {
+    "tuple": ((1.0, 2.0), "a tuple"),
+    "list": ([1.0], "a list"),
+    "text": ("93", "'93'"),
+    "several numbers": (np.arange(2), "a ndarray"),
+    "a tensor of several": (torch.ones(2), r"a tensor of shape \(2,\) and torch\.float32"),
+    "complex": (2j, "a complex"),
+    "a named list": ({"accuracy (%)": [1.0]}, "a list"),
+}
+
+
+@pytest.mark.parametrize("result, came", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_an_arm_that_returns_no_number_is_named(result, came):
+    arms = {"fine": float, "odd": lambda seed: result if seed == 2 else 1.0}
+    with pytest.raises(
+        ValueError, match=f"^arms: expected 'odd' to return a number or a dict of numbers, got {came}"
+    ):
+        compare(arms, seeds=(1, 2))
+
+
+@pytest.mark.parametrize(
+    "arms, seeds, naming",
+    [
+        (ARMS, 5, r"seeds: expected at least two, such as range\(5\), got 5"),
+        (ARMS, None, "seeds: expected at least two, .*got None"),
+        (ARMS, "012", "seeds: expected at least two, .*got '012'"),
+        ([float, float], (0, 1), "arms: expected a dict of functions by their names, got a list"),
+        (float, (0, 1), "arms: expected a dict of functions by their names, got a type"),
+        ({"a": 71.5}, (0, 1), "arms: expected 'a' to be a function of a seed, got 71.5"),
+    ],
+)
+def test_arms_and_seeds_of_another_kind_are_named(arms, seeds, naming):
+    with pytest.raises(ValueError, match=naming):
+        compare(arms, seeds)
+
+
+FAILURES = {
+    "error": (lambda: {}["images"], KeyError),
+    "memory": (lambda: torch.zeros(2**60), RuntimeError),
+    "no number": (lambda: None, ValueError),
+    "not finite": (lambda: math.nan, FloatingPointError),
+}
+
+
+@pytest.mark.parametrize("fail, kind", FAILURES.values(), ids=FAILURES)
+def test_an_error_is_the_arms_own_and_keeps_the_finished_seeds(fail, kind):
+    def second(seed):
+        return fail() if seed == 7 else 2.0 * seed
+
+    with pytest.raises(kind) as raised:
+        compare({"first": float, "second": second, "third": float}, seeds=(3, 4, 5, 7, 8, 9))
+    error = raised.value
+    assert (error.arm, error.seed, error.runs.seeds) == ("second", 7, [3, 4, 5])
+    assert error.runs.of("first") == [3.0, 4.0, 5.0] and error.runs.of("third") == [3.0, 4.0, 5.0]
+    assert error.runs.gain("second", over="first").mean == 4.0
+    if sys.version_info >= (3, 11):
+        assert error.__notes__ == [
+            "compare: arm 'second', seed 7; 3 finished seeds are in `runs` of this exception"
+        ]
 
 
 def interrupted_at(stop):
