@@ -40,8 +40,10 @@ SHAPES = {
     "outputs": [(6,), (6, 2), (6, 5)],
     "input": [(6, 3, 4, 4)] * 3,
     "targets": [(6,), (6, 2), (6, 5)],
+    "log_probs": [(6, 2), (6, 2), (6, 2)],
 }
 LABELS = [(6,), (6, 4), (6, 5)]  # the last for one yes or no per class
+IDS = [(6,), (6, 4), (6, 2)]  # the last for several a position
 CHANNELS = 3
 
 
@@ -115,9 +117,16 @@ def argument(name: str, attempt: int) -> Any:
         shape = LABELS[attempt]
         labels = torch.randint(5 if attempt < 2 else 2, shape, generator=generator)
         return labels if attempt < 2 else labels.double()
+    if name.endswith(("ids", "tokens")):
+        return torch.arange(math.prod(IDS[attempt])).view(IDS[attempt]) % 5
+    if name == "mask":
+        return torch.arange(math.prod(IDS[attempt])).view(IDS[attempt]) % 3 != 0
     kind = next((kind for kind in SHAPES if name.endswith(kind)), None)
     if kind is None:
         return 0.5
+    if kind == "log_probs":
+        shape = SHAPES[kind][attempt]
+        return torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(dim=-1) - 0.5
     return 2 * torch.randn(SHAPES[kind][attempt], generator=generator, dtype=torch.float64)
 
 
@@ -149,6 +158,10 @@ def value_and_gradient(loss: Any, given: dict[str, Any]) -> list[float]:
 
     first, *rest = given
     value = loss(**{first: leaf(given[first])}, **{name: given[name] for name in rest})
+    if isinstance(value, dict):
+        value = torch.stack(list(value.values()))
+    elif isinstance(value, tuple):
+        value = value[0]
     gradients = torch.autograd.grad(along(value), leaves, allow_unused=True)
     return [along(value).item()] + [
         number for g in gradients if g is not None for number in (g.norm().item(), along(g).item())

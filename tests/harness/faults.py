@@ -133,7 +133,8 @@ def scale_kd_loss(factor: Callable[[dict[str, Any]], float]) -> Callable[[], Non
 
 
 def number_of_classes(call: dict[str, Any]) -> int:
-    return call["student_logits"].shape[call.get("class_dim", -1)]
+    class_dim = -1 if call["class_dim"] is None else call["class_dim"]
+    return call["student_logits"].shape[class_dim]
 
 
 def change_teacher(change: Callable[[torch.nn.Module], None]) -> Callable[[], None]:
