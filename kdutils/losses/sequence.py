@@ -1,9 +1,9 @@
 """Knowledge of models that write: losses on the next token, at every position of a text.
 
-N is the batch, L the number of tokens, V the size of the vocabulary, T the temperature. At one position S is
-the student's distribution over the vocabulary and T the teacher's. `kd_loss` with a mask is the forward KL,
-KL(T ‖ S); here are the other divergences, the loss on knowledge that was stored for a few tokens only, and
-those on texts that the teacher or the student wrote.
+N is the batch, L the number of tokens, V the size of the vocabulary, T the temperature. At one position p is
+the teacher's distribution over the vocabulary and q the student's. `kd_loss` with a mask, written out in
+notebook 12, is the forward KL, KL(p ‖ q). Here are the other divergences, the loss on knowledge that was
+stored for a few tokens only, and those on texts that the teacher or the student wrote.
 
 Every loss takes logits (N, L, V), or (..., V), and a mask of the leading shape; what they share (`mask`,
 `denominator`, `class_dim`, temperatures) is described in `kdutils.losses.response`. All divergences have the
@@ -87,10 +87,10 @@ def reverse_kl_loss(
 ) -> Tensor:
     """Reverse KL divergence, of the teacher's answer from the student's, times T², in nats.
 
-        T² · KL(S ‖ T) = T² · Σ S · (log S − log T)
+        T² · KL(q ‖ p) = T² · Σ q · (log q − log p)
 
     Summed over V, averaged over the positions that count. It is mode-seeking: the student is charged for what
-    it says and the teacher would not, and not for what it leaves out. The gradient flows through S on both
+    it says and the teacher would not, and not for what it leaves out. The gradient flows through q on both
     sides; `kd_loss` with its arguments swapped is no substitute, since it cuts one of them off.
 
     Args:
@@ -131,7 +131,7 @@ def generalized_jsd_loss(
 ) -> Tensor:
     """Generalized Jensen–Shannon divergence, between forward and reverse KL, times T², in nats.
 
-        T² · [β · KL(T ‖ M) + (1 − β) · KL(S ‖ M)],  M = β · T + (1 − β) · S
+        T² · [β · KL(p ‖ M) + (1 − β) · KL(q ‖ M)],  M = β · p + (1 − β) · q
 
     Averaged over the positions that count. β weighs the teacher, in the mixture and in the sum, as in the
     paper and in TRL; DistiLLM's `lam` weighs the student: lam = 1 − β. A small β pulls in the direction of
@@ -179,7 +179,7 @@ def skew_kl_loss(
 ) -> Tensor:
     """Skew KL divergence, of a student mixed with some of the teacher, times T², in nats.
 
-        T² · KL(T ‖ α · T + (1 − α) · S)
+        T² · KL(p ‖ α · p + (1 − α) · q)
 
     Averaged over the positions that count. α weighs the teacher in the mixture. It bounds the loss, by
     T² · log 1/α, where the student all but excludes what the teacher says. α = 0 is the forward KL, as in
@@ -286,10 +286,10 @@ def sequence_kd_loss(
 ) -> Tensor:
     """Cross-entropy on texts that the teacher wrote, in nats: sequence-level distillation.
 
-        −log S(token)
+        −log q(token)
 
     Averaged over the positions that count. Nothing of the teacher is needed but its texts, so any tokenizer
-    will do. Texts that were sampled from it make this an estimate of KL(T ‖ S) + H(T), which has the gradient
+    will do. Texts that were sampled from it make this an estimate of KL(p ‖ q) + H(p), which has the gradient
     of `kd_loss` on average, at the positions that the teacher came to. Greedy ones and those of a beam search
     teach a sharper distribution than the teacher's own, and the value is no divergence.
 
@@ -329,7 +329,7 @@ def policy_gradient_kd_loss(
 ) -> Tensor:
     """Score-function loss whose gradient estimates that of the reverse KL, on texts that the student wrote.
 
-        −(A − baseline) · log S(token),  A = −Σ_{u ≥ t} discount^(u − t) · (log S − log T)(token u)
+        −(A − baseline) · log q(token),  A = −Σ_{u ≥ t} discount^(u − t) · (log q − log p)(token u)
 
     Averaged over the positions that count. The advantage A of the token at t has no gradient: tokens that
     the teacher likes better than the student are made more probable. With `discount` 0 each token answers for
@@ -337,8 +337,8 @@ def policy_gradient_kd_loss(
     to. With 1 it answers also for all that follows, and the gradient of the sum over a text is on average
     that of the reverse KL between whole texts, at the price of more noise.
 
-    Differentiating log S − log T itself would teach nothing: on the student's own samples the gradient of
-    log S is zero on average, whatever the teacher says.
+    Differentiating log q − log p itself would teach nothing: on the student's own samples the gradient of
+    log q is zero on average, whatever the teacher says.
 
     Args:
         student_logits: Unnormalized, shape (N, L, V), at the position before each sampled token.
