@@ -2,6 +2,10 @@
 
 import logging
 import math
+import sys
+import time
+import warnings
+from collections import UserDict
 
 import loss_facts as facts
 import numpy as np
@@ -144,9 +148,64 @@ def test_an_edge_belongs_to_the_bin_below():
     )
 
 
+# Temperature scaling
+
+
+@pytest.mark.parametrize("seed, scale", [(0, 0.1), (1, 1.0), (2, 5.0), (3, 1e4), (4, 1e-4)])
+def test_the_fitted_temperature_has_the_largest_likelihood(seed, scale):
+    logits, labels = random_answers(seed, scale)
+    temperature = evaluate.fit_temperature(logits, labels)
+
+    def loss(t):
+        return evaluate.negative_log_likelihood(logits.double() / t, labels)
+
+    assert all(loss(temperature) <= loss(factor * temperature) for factor in (0.5, 0.99, 1.01, 2))
+    inverse = torch.tensor(1 / temperature, dtype=torch.float64, requires_grad=True)
+    nn.functional.cross_entropy(inverse * logits.double(), labels).backward()
+    assert abs(inverse.grad.item()) < 1e-8 * scale  # the slope is zero there
+
+
+def test_a_calibrated_model_has_temperature_one_and_an_overconfident_one_more():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(50_000, K, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    assert evaluate.fit_temperature(logits, labels) == pytest.approx(1, abs=0.03)
+    assert evaluate.fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.09)
+    overconfident = evaluate.expected_calibration_error(3 * logits, labels)
+    calibrated = evaluate.expected_calibration_error(
+        3 * logits / evaluate.fit_temperature(3 * logits, labels), labels
+    )
+    assert calibrated < 1 < 10 < overconfident
+
+
+def test_two_answers_of_which_one_is_right_more_often_by_hand():
+    # with a gap of 4 right in three of four cases: σ(4 / T) = 3/4
+    logits = torch.tensor([[4.0, 0.0]]).repeat(4, 1)
+    temperature = evaluate.fit_temperature(logits, torch.tensor([0, 0, 0, 1]))
+    assert temperature == pytest.approx(4 / math.log(3), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "labels, told",
+    [
+        ([0, 0], "logits: expected at least one wrong prediction, got none: the best temperature is 0"),
+        ([1, 1], "logits: expected ones that are better than chance, got ones that no temperature helps"),
+        ([0, 1], "logits: expected ones that are better than chance, got ones that no temperature helps"),
+    ],
+)
+def test_where_no_temperature_is_best_it_is_said(labels, told):
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        evaluate.fit_temperature(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor(labels))
+
+
 # Bad input
 
-WITH_LABELS = (evaluate.accuracy, evaluate.negative_log_likelihood, evaluate.expected_calibration_error)
+WITH_LABELS = (
+    evaluate.accuracy,
+    evaluate.negative_log_likelihood,
+    evaluate.expected_calibration_error,
+    evaluate.fit_temperature,
+)
 every_measure = pytest.mark.parametrize("measure", WITH_LABELS, ids=lambda measure: measure.__name__)
 
 
@@ -215,6 +274,15 @@ def test_parameters_by_hand():
 ONE_IMAGE = torch.zeros(1, 1, 28, 28)
 
 
+class Applies(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs, **named):
+        return self.function(*inputs, **named)
+
+
 def attention_block(dim=8, length=6):
     """Multi-head attention as transformers write it: four projections and the fused product."""
 
@@ -248,6 +316,18 @@ MACS = {
         ONE_IMAGE,
         196 * 9 * 8 + 49 * 9 * 8 * 16 + 49 * 9 * 16 * 32 + 320,
     ),
+    "bilinear": (nn.Bilinear(3, 4, 5), (torch.zeros(2, 3), torch.zeros(2, 4)), 2 * 5 * 3 * 4 + 2 * 5 * 3),
+    "matrix times vector": (Applies(lambda x: x @ x[0, 0]), torch.zeros(2, 3, 4), 2 * 3 * 4),
+    "plus a vector": (Applies(lambda x: torch.addmv(x[:, 0], x, x[0])), torch.zeros(4, 4), 4 * 4),
+    "dot": (Applies(lambda x: x @ x), torch.zeros(7), 7),
+    "complex dot": (Applies(lambda x: torch.vdot(x, x)), torch.zeros(7), 7),
+    "sum of products": (
+        Applies(lambda x: torch.addbmm(x[0] @ x[0].T, x, x.mT)),
+        torch.zeros(2, 3, 4),
+        3 * 3 * 4 + 2 * 3 * 3 * 4,
+    ),
+    "keywords": (Applies(lambda a, b: a @ b), {"a": torch.zeros(2, 3), "b": torch.zeros(3, 5)}, 30),
+    "a BatchEncoding": (Applies(lambda a: a @ a.T), UserDict(a=torch.zeros(2, 3)), 12),
     "teacher_cnn": (
         models.teacher_cnn(),
         ONE_IMAGE,
@@ -270,6 +350,64 @@ def test_a_layer_that_cannot_be_counted_is_named(layer):
     name = "LSTM" if isinstance(layer, nn.LSTM) else "GRUCell"
     with pytest.raises(ValueError, match=f"^model: expected no recurrent layer, got {name}$"):
         evaluate.macs(layer, torch.zeros(2, 3))
+
+
+@pytest.fixture
+def quantized():
+    """Ten inputs, five outputs, quantized by PyTorch itself: its weights are packed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(10, 5)))
+
+
+def test_packed_weights_are_counted_and_weighed_and_their_macs_refused(quantized):
+    assert evaluate.parameter_count(quantized) == 55
+    # weights in one byte, biases in four, a scale and a zero point
+    assert evaluate.size_mb(quantized) == (50 + 5 * 4 + 4 + 8) / 1e6
+    with pytest.raises(ValueError, match=r"^model: expected no quantized layer, got Linear$"):
+        evaluate.macs(quantized, torch.zeros(1, 10))
+
+
+class WithState(nn.Linear):
+    """A layer that stores something besides its tensors."""
+
+    def __init__(self, state):
+        super().__init__(10, 5)
+        self.state = state
+
+    def get_extra_state(self):
+        return self.state
+
+    def set_extra_state(self, state):
+        self.state = state
+
+
+@pytest.mark.parametrize(
+    "state, num_bytes",
+    [
+        ({"history": [torch.zeros(3), torch.zeros(2, dtype=torch.int64)], "step": 7, "name": "x"}, 12 + 16),
+        (b"12345", 5),
+        (torch.zeros(9, dtype=torch.uint8), 9),
+        ((torch.float16, None, 3.5), 0),
+    ],
+)
+def test_extra_state_is_weighed_where_it_is_tensors_or_bytes(state, num_bytes):
+    assert evaluate.size_mb(WithState(state)) == (4 * 55 + num_bytes) / 1e6
+    assert evaluate.parameter_count(WithState(state)) == 55
+
+
+def test_a_tensor_made_of_others_is_weighed_by_them():
+    class Packed(torch.Tensor):
+        """Claims to be float32 and holds int8 and scales, as torchao's weights do."""
+
+        def __tensor_flatten__(self):
+            return ["integers", "scales"], None
+
+    weight = torch.zeros(5, 10).as_subclass(Packed)
+    weight.integers, weight.scales = torch.zeros(5, 10, dtype=torch.int8), torch.zeros(5)
+    layer = nn.Module()
+    layer.register_buffer("weight", weight)
+    assert evaluate.size_mb(layer) == (50 + 20) / 1e6
 
 
 def test_counting_leaves_the_fast_path_as_it_was():
@@ -321,8 +459,6 @@ def test_latency_grows_with_the_work_and_leaves_the_model_as_it_was():
 
 
 def test_latency_is_in_milliseconds():
-    import time
-
     class Waits(nn.Module):
         def forward(self, x):
             time.sleep(0.02)
@@ -363,6 +499,122 @@ def test_latency_silences_a_warning_about_a_missing_toolkit():
     evaluate.latency_ms(nn.Identity(), torch.zeros(1), min_run_time=0.01)
     assert not logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING)
     assert logging.getLogger("torch").isEnabledFor(logging.WARNING)
+
+
+class Caches(nn.Module):
+    """Keeps a tensor of its first call, as rotary embeddings and masks are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.kept = nn.Linear(3, 3), None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = self.layer.bias.detach() + 1
+        return self.layer(x) * self.kept
+
+
+@pytest.mark.parametrize("measure", [evaluate.latency_ms, evaluate.macs])
+def test_a_model_that_was_measured_can_be_trained(measure):
+    model = Caches()
+    measure(model, torch.ones(2, 3))
+    model(torch.ones(2, 3)).sum().backward()
+    assert model.layer.weight.grad.abs().sum() > 0
+
+
+def test_no_gradient_is_recorded_while_time_is_taken():
+    asked = []
+    evaluate.latency_ms(Applies(lambda x: asked.append(torch.is_grad_enabled())), torch.ones(1), 0.01)
+    assert set(asked) == {False}
+
+
+@pytest.mark.parametrize("sample", [(torch.ones(2), torch.ones(2)), {"a": torch.ones(2), "b": torch.ones(2)}])
+def test_latency_takes_several_inputs(sample):
+    seen = []
+
+    def add(a, b):
+        seen.append(a + b)
+
+    assert evaluate.latency_ms(Applies(add), sample, min_run_time=0.01) > 0
+    torch.testing.assert_close(seen[0], torch.full((2,), 2.0))
+
+
+def test_compiling_is_no_part_of_the_latency():
+    torch._dynamo.reset()
+
+    def slowly(graph, example_inputs):
+        time.sleep(1.0)
+        return graph.forward
+
+    model = torch.compile(models.small_cnn(), backend=slowly)
+    assert evaluate.latency_ms(model, ONE_IMAGE, min_run_time=0.05) < 500
+    torch._dynamo.reset()
+
+
+# ONNX Runtime
+
+
+@pytest.fixture
+def onnx_file(tmp_path):
+    """An ONNX model that multiplies `a` (N, 300) with `b` (300, K)."""
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    inputs = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in (("a", ["N", 300]), ("b", [300, "K"]))
+    ]
+    outputs = [helper.make_tensor_value_info("c", kind, ["N", "K"])]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "product.onnx")
+    return tmp_path / "product.onnx"
+
+
+def factors(rows):
+    return torch.ones(rows, 300), torch.ones(300, 300)
+
+
+def test_onnx_latency_is_in_the_units_of_latency_ms(onnx_file):
+    few, many = (evaluate.onnx_latency_ms(onnx_file, factors(rows), min_run_time=0.05) for rows in (1, 2000))
+    product = Applies(lambda a, b: a @ b)
+    assert 0 < 5 * few < many
+    assert 1 / 20 < many / evaluate.latency_ms(product, factors(2000), min_run_time=0.05) < 20
+
+
+def test_an_onnx_session_gets_its_inputs_by_order_or_name_as_tensors_or_arrays():
+    class Session:
+        """What is used of an `onnxruntime.InferenceSession`."""
+
+        def __init__(self, *names):
+            self.inputs, self.fed = [type("Input", (), {"name": name}) for name in names], []
+
+        def get_inputs(self):
+            return self.inputs
+
+        def run(self, outputs, feed):
+            assert outputs is None
+            self.fed.append(feed)
+
+    a, b = np.ones((1, 3), dtype=np.float32), torch.ones(3, 2)
+    for sample in ((torch.from_numpy(a), b), (a, b), {"a": a, "b": b}, {"b": b, "a": torch.from_numpy(a)}):
+        session = Session("a", "b")
+        assert evaluate.onnx_latency_ms(session, sample, min_run_time=0.001) > 0
+        assert set(session.fed[0]) == {"a", "b"}
+        assert session.fed[0]["a"].shape == (1, 3) and isinstance(session.fed[0]["b"], np.ndarray)
+    single = Session("tokens")
+    evaluate.onnx_latency_ms(single, torch.tensor([[1, 2]]), min_run_time=0.001)
+    assert single.fed[0]["tokens"].tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match=r"^sample: expected inputs \['a', 'b'\], got 1$"):
+        evaluate.onnx_latency_ms(Session("a", "b"), b)
+    with pytest.raises(ValueError, match=r"^sample: expected inputs \['tokens'\], got 2$"):
+        evaluate.onnx_latency_ms(Session("tokens"), (a, b))
+
+
+def test_without_onnx_runtime_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r'onnxruntime.*pip install "kdutils\[int8\]"'):
+        evaluate.onnx_latency_ms("model.onnx", torch.zeros(1))
 
 
 # Linear CKA
@@ -429,6 +681,72 @@ def test_cka_of_two_layers_that_collapsed_is_zero(size):
     student, teacher = (size * facts.random_tensor(1, d, seed=d, dtype=torch.float32) for d in (32, 64))
     assert evaluate.linear_cka(student.expand(100, -1), teacher.expand(100, -1)) == 0
     assert evaluate.linear_cka(student.expand(100, -1).double(), teacher.expand(100, -1).double()) == 0
+
+
+def debiased_formula(student, teacher):
+    """HSIC₁ of Song et al. 2012, eq. 5, three times."""
+    n = len(student)
+    one = torch.ones(n, dtype=student.dtype)
+
+    def hsic(k, kk):
+        k, kk = (x - torch.diag(torch.diagonal(x)) for x in (k, kk))
+        sums = (one @ k @ one) * (one @ kk @ one) / ((n - 1) * (n - 2))
+        return (torch.trace(k @ kk) + sums - 2 / (n - 2) * (one @ k @ kk @ one)) / (n * (n - 3))
+
+    k, kk = (x.reshape(n, -1) @ x.reshape(n, -1).T for x in (student, teacher))
+    return hsic(k, kk) / torch.sqrt(hsic(k, k) * hsic(kk, kk))
+
+
+def debiased(student, teacher):
+    return evaluate.linear_cka(student, teacher, debiased=True)
+
+
+@pytest.mark.parametrize("shapes", [((5, 2), (5, 3)), ((4, 3, 2, 2), (4, 7)), ((6, 20), (6, 1))])
+def test_debiased_cka_equals_the_formula(shapes):
+    student, teacher = (facts.random_tensor(*shape, seed=seed) + 3 for seed, shape in enumerate(shapes))
+    facts.assert_matches_formula(debiased, debiased_formula, student, teacher)
+    torch.testing.assert_close(debiased(teacher, student), debiased(student, teacher))
+    assert debiased(7 * student - 2, student).item() == pytest.approx(1)
+
+
+def test_only_the_debiased_estimate_is_zero_for_unrelated_features():
+    pairs = [
+        (facts.random_tensor(4, 512, seed=s), facts.random_tensor(4, 512, seed=s + 500)) for s in range(300)
+    ]
+    assert min(evaluate.linear_cka(*pair) for pair in pairs) > 0.95
+    estimates = torch.stack([debiased(*pair) for pair in pairs])
+    assert abs(estimates.mean()) < 3 * estimates.std() / 300**0.5 and estimates.min() < -0.3
+    assert evaluate.linear_cka(pairs[0][0][:2], pairs[0][1][:2]) == pytest.approx(1)  # as the docstring says
+
+
+def test_debiased_cka_needs_four_samples():
+    student = facts.random_tensor(3, 2)
+    facts.assert_rejects(debiased, student, student, naming="student_features")
+    assert "N >= 4" in facts.assert_rejects(debiased, student, student, naming="student_features")
+
+
+@pytest.mark.parametrize("measure", [evaluate.linear_cka, debiased])
+@pytest.mark.parametrize("size", [1e-35, 1e-20, 1e-8, 1.0, 1e9, 1e20, 1e35])
+def test_cka_does_not_depend_on_the_scale(measure, size):
+    student, teacher = (facts.random_tensor(8, 5, seed=seed, dtype=torch.float32) for seed in (1, 2))
+    expected, gradient = facts.value_and_gradient(measure, student, teacher)
+    value, scaled_gradient = facts.value_and_gradient(measure, size * student, teacher / size)
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(size * scaled_gradient.double(), gradient.double(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", facts.LOW_PRECISION, ids=str)
+@pytest.mark.parametrize("measure", [evaluate.linear_cka, debiased])
+def test_cka_of_half_precision_comes_in_float32(measure, dtype):
+    student, teacher = (facts.random_tensor(8, 5, seed=seed).to(dtype) for seed in (1, 2))
+    similarity = measure(student, teacher)
+    assert similarity.dtype == torch.float32
+    torch.testing.assert_close(similarity, measure(student.float(), teacher.float()))
+
+
+def test_debiased_cka_of_constant_features_is_zero():
+    student = facts.random_tensor(1, 32, dtype=torch.float32).expand(100, -1)
+    assert debiased(student, facts.random_tensor(100, 4, dtype=torch.float32)) == 0
 
 
 def test_cka_needs_two_samples_of_both():
