@@ -36,7 +36,7 @@ PARTS = {
     "13": "Beyond the core",
 }
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-QUESTION = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
+QUESTION = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 MINUTES = re.compile(r"(\S+) minutes? to run")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -80,14 +80,20 @@ def chapter_row(notebook: Path) -> str:
     return f"| [{title}](notebooks/{notebook.name}) | {question} | {digits} |\n"
 
 
+def part_of(notebook: Path) -> str:
+    """The part of the course that a chapter belongs to; chapter 00 to none."""
+    return next((name for first, name in reversed(PARTS.items()) if notebook.stem[:2] >= first), "")
+
+
 def chapter_table(notebooks: list[Path]) -> str:
     """The chapters, each with its question and its minutes, below the name of its part."""
-    rows = [
-        (f"| *{PARTS[notebook.stem[:2]]}* | | |\n" if notebook.stem[:2] in PARTS else "")
-        + chapter_row(notebook)
-        for notebook in notebooks
-    ]
-    return CHAPTERS_HEADING + "".join(rows) + "\n"
+    rows, part = "", ""
+    for notebook in notebooks:
+        if part_of(notebook) != part:
+            part = part_of(notebook)
+            rows += f"| *{part}* | | |\n"
+        rows += chapter_row(notebook)
+    return CHAPTERS_HEADING + rows + "\n"
 
 
 def with_chapters(readme: str, notebooks: list[Path]) -> str:

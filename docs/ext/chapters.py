@@ -23,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.matching import patfilter
 
 FOLDER = "notebooks/"
+TIME = re.compile(r"[^.!?]*\bminutes? to run\b[^.]*\.")
 EXERCISE = re.compile(r"(?P<title>Exercise \d+ · .+?)\s+difficulty (?P<difficulty>[●○]+) · (?P<time>.+)")
 
 
@@ -81,11 +82,13 @@ def title(document: nodes.document) -> str:
 
 
 def question_and_time(document: nodes.document) -> tuple[str, str]:
-    """The first words in bold, and what follows them in their paragraph."""
+    """The first words in bold, and the sentence that says how many minutes the chapter takes."""
     bold = next(document.findall(nodes.strong), None)
     if bold is None:
         raise ValueError(f"{title(document)}: expected its question in bold below the title")
-    return bold.astext(), bold.parent.astext().removeprefix(bold.astext()).strip()
+    paragraphs = [" ".join(paragraph.astext().split()) for paragraph in document.findall(nodes.paragraph)]
+    time = next((found for text in paragraphs if (found := TIME.search(text))), None)
+    return bold.astext(), time[0].strip() if time else ""
 
 
 def link(app: Sphinx, here: str, there: str, *content: nodes.Node, anchor: str = "") -> nodes.reference:
@@ -114,7 +117,7 @@ def exercises(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
         document = app.env.get_doctree(name)
         rows = []
         for section in document.findall(nodes.section):
-            if found := EXERCISE.match(section[0].astext()):
+            if found := EXERCISE.match("\n".join(part.astext() for part in section[:2])):
                 anchor = link(app, docname, name, nodes.Text(found["title"]), anchor=section["ids"][0])
                 rows.append([anchor, nodes.Text(found["difficulty"]), nodes.Text(found["time"])])
         if rows:
