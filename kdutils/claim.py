@@ -31,7 +31,7 @@ def check(
         equals: Expected value, instead of `above` and `below`.
         tolerance: Largest difference from `equals` that is allowed, inclusive.
         rests_on: What the claim would be false without. This changes nothing here: the course's tests run the
-            notebook again with the distillation losses set to zero ("distillation"), also with the teacher's
+            notebook again with all losses of kdutils returning zero ("distillation"), also with the teacher's
             classes shuffled ("teacher"), or with `kd_loss` on another scale ("formula"), and see to it that
             the claim fails.
 
