@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; after it every module has its own former mode again."""
+    """Eval mode inside the block. After it every module has the mode again that it had before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

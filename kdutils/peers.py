@@ -20,23 +20,25 @@ from torch import Tensor, nn
 
 from kdutils._validate import require_count, require_positive
 
-STARTER = "KDUTILS_STARTER"  # names the environment variable that tells a peer who called `torchrun`
+STARTER = "KDUTILS_STARTER"  # the environment variable that tells a peer the process that called `torchrun`
 
 
 class PeersFailed(RuntimeError):
-    """Processes started by `torchrun` of which one failed; the message ends with the last they printed."""
+    """One of the processes that `torchrun` started has failed; the message ends with their last lines."""
 
 
 class PeerLost(RuntimeError):
-    """An exchange that failed because another peer has ended, or has not answered in time."""
+    """An exchange has failed, because another peer has ended or has not answered in time."""
 
 
 class Cohort:
     """This process among its peers; `cohort` makes one.
 
-    rank: this process' number, from 0 to size - 1.   size: number of peers.
-    device: a GPU of its own where the machine has one for every process, else the CPU.
-    bytes_sent: payload of all exchanges so far, from this process to the others.
+    Attributes:
+        rank: Number of this process, from 0 to size - 1.
+        size: Number of peers.
+        device: A GPU of its own where the machine has one for every process, else the CPU.
+        bytes_sent: Payload of all exchanges so far, from this process to the others.
     """
 
     def __init__(self, device: torch.device, timeout: float):
@@ -46,8 +48,11 @@ class Cohort:
     def from_others(self, tensor: Tensor) -> list[Tensor]:
         """The other peers' tensors in the order of their ranks; no gradient flows from or to any of them.
 
-        tensor: of the same shape and dtype in every process, on its device.
-        Raises PeerLost where a peer is gone or does not answer.
+        Args:
+            tensor: Of the same shape and dtype in every process, on its device.
+
+        Raises:
+            PeerLost: Where a peer is gone or does not answer.
         """
         with self._exchange():
             pieces = [torch.empty_like(tensor, requires_grad=False) for _ in range(self.size)]
@@ -58,8 +63,13 @@ class Cohort:
     def copy_weights(self, own: nn.Module, copies: Sequence[nn.Module]) -> None:
         """Brings a copy of every peer's network, this one's included, up to date: weights and buffers.
 
-        own: this process' network.   copies: in the order of the ranks, each built like its original.
-        Raises ValueError unless there is a copy for every peer; PeerLost as `from_others`.
+        Args:
+            own: Network of this process.
+            copies: One network for every peer, in the order of the ranks, each built like its original.
+
+        Raises:
+            ValueError: Unless there is a copy for every peer.
+            PeerLost: Where a peer is gone or does not answer.
         """
         if len(copies) != self.size:
             raise ValueError(f"copies: expected one network for each of {self.size} peers, got {len(copies)}")
@@ -89,9 +99,17 @@ def cohort(timeout: float = 60.0) -> Iterator[Cohort]:
 
     To be entered by every process that torchrun has started. Should torchrun, or the process that called
     `torchrun` below, be killed, this process ends within a second instead of waiting for its peers.
-    timeout: seconds, > 0, that an exchange waits for a peer before it fails.
-    Raises ValueError for a timeout <= 0; RuntimeError where torchrun has not started this process; PeerLost
-    where a peer does not arrive at the end.
+
+    Args:
+        timeout: Seconds, > 0, that an exchange waits for a peer before it fails.
+
+    Yields:
+        This process among its peers.
+
+    Raises:
+        ValueError: For a timeout <= 0.
+        RuntimeError: Where torchrun has not started this process.
+        PeerLost: Where a peer does not arrive at the end.
     """
     require_positive("timeout", timeout)
     if "RANK" not in os.environ:
@@ -110,19 +128,27 @@ def cohort(timeout: float = 60.0) -> Iterator[Cohort]:
         peers = Cohort(device, timeout)
         yield peers
         with peers._exchange():
-            dist.barrier()  # a peer that leaves early would cut the last exchange of a slower one
+            dist.barrier()  # a peer that left early would break the last exchange of a slower one
     finally:
         dist.destroy_process_group()
 
 
 def torchrun(program: str, *arguments: str, processes: int = 2) -> str:
-    """What a program printed that ran in several processes on this machine, started by torchrun.
+    """Runs a program in several processes on this machine, started by torchrun.
 
-    program: a module's name, such as "kdutils.course.mutual", or the path of a file that ends in ".py".
-    arguments: the program's own.   processes: how many, each with one thread unless OMP_NUM_THREADS is set.
     No process is left when this returns or raises, be it by an error or an interrupt.
-    Raises ValueError for processes < 1; PeersFailed, with the last lines printed, where a process fails or is
-    killed: torchrun then ends the others.
+
+    Args:
+        program: Name of a module, such as "kdutils.course.mutual", or path of a file that ends in ".py".
+        arguments: Arguments of the program.
+        processes: Number of processes, each with one thread unless OMP_NUM_THREADS is set.
+
+    Returns:
+        What the processes printed.
+
+    Raises:
+        ValueError: For processes < 1.
+        PeersFailed: Where a process fails or is killed. Torchrun then ends the others.
     """
     require_count("processes", processes)
     kind = [] if program.endswith(".py") else ["--module"]
@@ -130,10 +156,10 @@ def torchrun(program: str, *arguments: str, processes: int = 2) -> str:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
         f"--nproc-per-node={processes}", *kind, program, *arguments,
     ]  # fmt: skip
-    # Its own default leaves a peer that does not react to the end signal half a minute.
+    # Torchrun's own default gives a peer that ignores the signal to end half a minute.
     defaults = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
     environment = {**defaults, **os.environ, STARTER: str(os.getpid())}
-    # In a session of its own: an interrupt reaches this process alone, which then ends the others in order.
+    # In a session of its own, so that an interrupt reaches this process alone, which then ends the others.
     started = subprocess.Popen(
         command, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -149,30 +175,30 @@ def torchrun(program: str, *arguments: str, processes: int = 2) -> str:
 
 
 def _end(started: subprocess.Popen) -> None:
-    """Asks torchrun to end its processes, and kills it where it does not: then they end by themselves."""
+    """Asks torchrun to end its processes. If it does not, it is killed, and they end by themselves."""
     if started.poll() is None:
         started.terminate()
         try:
             started.wait(timeout=10)
-        finally:  # also when a second interrupt cuts the wait short
+        finally:  # a second interrupt may cut the wait short
             started.kill()
             started.wait()
 
 
 def _end_when_abandoned(parent: int) -> None:
-    """Ends this process once its parent, or whoever called `torchrun`, is gone."""
+    """Ends this process once its parent, or the process that called `torchrun`, is gone."""
     starter = int(os.environ.get(STARTER, parent))
     while os.getppid() == parent and _is_running(starter):
         time.sleep(0.25)
     try:
         print("this peer ends: the process that started it is gone", file=sys.stderr, flush=True)
-    finally:  # whoever read this may be gone, too
+    finally:  # printing fails where the process that read it is gone as well
         os._exit(1)
 
 
 def _is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 does nothing but look whether the process is there
     except ProcessLookupError:
         return False
     return True

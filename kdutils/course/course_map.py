@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 
 def course_map() -> Figure:
-    """A teacher, a student, and the three components of distillation, each with its notebooks' numbers.
+    """A teacher, a student, and the three components of distillation, each with its chapters' numbers.
 
     Source of the three components: Gou, Yu, Maybank and Tao 2021, "Knowledge Distillation: A Survey", sec. 1.
     """
@@ -52,7 +52,7 @@ def _draw_knowledge(ax: Axes) -> None:
 
 
 def _draw_algorithms(ax: Axes) -> None:
-    _panel(ax, (0.2, 1.2), (13.6, 4.7), "ALGORITHM", "how training is organised", ALGORITHM)
+    _panel(ax, (0.2, 1.2), (13.6, 4.7), "ALGORITHM", "how training is organized", ALGORITHM)
     y = 3.6
     captions = {
         2.3: "04  offline:\nteacher first",
@@ -77,21 +77,21 @@ def _draw_architectures(ax: Axes) -> None:
     captions = {
         10.5: "07  smaller:\nfewer layers,\nfewer channels",
         7.1: "08  quantized:\nfewer bits",
-        3.5: "09  optimised:\nanother design",
+        3.5: "09  optimized:\nanother design",
     }
     for y, caption in captions.items():
         ax.text(17.3, y, caption, va="center", fontsize="small", linespacing=1.4)
 
 
-def _panel(ax: Axes, corner: Point, size: Point, name: str, question: str, colour: str) -> None:
+def _panel(ax: Axes, corner: Point, size: Point, name: str, question: str, color: str) -> None:
     """A tinted box with the component's name and the question that it answers."""
     ax.add_patch(
-        FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.4", color=colour, alpha=0.07)
+        FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.4", color=color, alpha=0.07)
     )
     left, top = corner[0] + 0.4, corner[1] + size[1] - 0.75
-    title = ax.text(left, top, name, color=colour, weight="bold")
+    title = ax.text(left, top, name, color=color, weight="bold")
     ax.annotate(
-        question, (1, 0), xycoords=title, xytext=(8, 0), textcoords="offset points", va="bottom", color=colour
+        question, (1, 0), xycoords=title, xytext=(8, 0), textcoords="offset points", va="bottom", color=color
     )
 
 
@@ -99,7 +99,7 @@ def _network(
     ax: Axes,
     bottom: Point,
     widths: Sequence[int],
-    colour: str,
+    color: str,
     marker: str = "o",
     spacing: float = 1.2,
 ) -> None:
@@ -113,9 +113,9 @@ def _network(
             for end in upper:
                 ax.plot(*zip(start, end, strict=True), color="0.8", linewidth=0.7, zorder=1)
     x, y = zip(*chain.from_iterable(layers), strict=True)
-    ax.scatter(x, y, s=42, color=colour, marker=marker, zorder=2)
+    ax.scatter(x, y, s=42, color=color, marker=marker, zorder=2)
 
 
-def _arrow(ax: Axes, start: Point, end: Point, colour: str, bend: float = 0.0) -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.8, "connectionstyle": f"arc3,rad={bend}"}
+def _arrow(ax: Axes, start: Point, end: Point, color: str, bend: float = 0.0) -> None:
+    style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.8, "connectionstyle": f"arc3,rad={bend}"}
     ax.annotate("", end, start, arrowprops=style)

@@ -12,11 +12,18 @@ from kdutils.course.models import ConvNet
 
 
 def channels_to_keep(network: ConvNet, sparsity: float) -> dict[str, Tensor]:
-    """Which channels of every convolution stay, sorted: convolution's name → their indices.
+    """Which channels of every convolution stay: those with the largest sums of absolute weights.
 
-    sparsity: share of the channels that goes, in [0, 1), rounded to whole channels in each convolution; one
-    stays at least. Those with the smallest sum of absolute weights go.
-    Raises ValueError for a share out of range.
+    Args:
+        network: Any module with `Conv2d` layers.
+        sparsity: Share of the channels that goes, in [0, 1), rounded to whole channels in each convolution.
+            At least one stays.
+
+    Returns:
+        From a convolution's name to the indices of its channels, sorted.
+
+    Raises:
+        ValueError: For a share out of range.
 
     Source: Li et al. 2017, arXiv:1608.08710. Written out in notebook 10.
     """
@@ -33,14 +40,23 @@ def channels_to_keep(network: ConvNet, sparsity: float) -> dict[str, Tensor]:
 def remove_channels(network: ConvNet, kept: Mapping[str, Tensor]) -> ConvNet:
     """A smaller copy of a `ConvNet`, from which whole channels are gone: fewer weights, fewer operations.
 
-    kept: name of a convolution ("stages.0.0") → indices of the output channels that stay, in their order.
-    A convolution that is not named keeps all. The next layer loses the inputs that no longer arrive.
-    The copy equals the network whose removed channels are set to zero after each ReLU. A fake-quantized
-    network (see `fake_quantize`) keeps the steps of what stays.
-    Raises ValueError for a name that is no convolution of the network, or an empty or invalid selection.
+    The copy equals the network whose removed channels are set to zero after each ReLU: the next layer loses
+    the inputs that no longer arrive. A fake-quantized network (see `fake_quantize`) keeps the scales of what
+    stays.
+
+    Args:
+        network: A chain of convolutions. Where shortcuts join, channels would have to go in groups.
+        kept: From a convolution's name ("stages.0.0") to the indices of its output channels that stay, in
+            their order. A convolution that is not named keeps all.
+
+    Raises:
+        ValueError: For a network that is no `ConvNet`, a name that is no convolution of it, or an empty or
+            invalid selection.
 
     Written out in notebook 10.
     """
+    if not isinstance(network, ConvNet):
+        raise ValueError(f"network: expected a ConvNet, got a {type(network).__name__}")
     network = copy.deepcopy(network)
     names = {module: name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     if unknown := kept.keys() - set(names.values()):
@@ -84,7 +100,7 @@ def _part(parameter: Tensor, part: Tensor) -> nn.Parameter:
 def _require_channels(name: str, channels: Tensor, count: int) -> None:
     if (
         channels.dim() != 1
-        or channels.dtype == torch.bool  # a mask of two channels looks like two indices
+        or channels.dtype == torch.bool  # a mask, which would be read as the indices 0 and 1
         or not 0 < len(channels) == len(channels.unique())
         or not 0 <= int(channels.min()) <= int(channels.max()) < count
     ):

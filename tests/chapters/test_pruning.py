@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 from used_network import used_network, weights
 
 from kdutils.compress import FakeQuantize, fake_quantize, fold_batch_norm, magnitude_masks, packed_state
+from kdutils.course.models import BlockNet, separable_block
 from kdutils.course.pruning import channels_to_keep, remove_channels
 
 IMAGES = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -184,3 +185,11 @@ def test_a_rounded_network_without_channels_is_trained_and_packed():
 def test_channels_that_do_not_fit_are_named(kept, said):
     with pytest.raises(ValueError, match=said):
         remove_channels(used_network(), kept)
+
+
+def test_a_network_that_is_no_chain_of_convolutions_is_named():
+    for network in (nn.Sequential(nn.Conv2d(1, 2, 3)), BlockNet(separable_block, (4, 8), (1, 1))):
+        with pytest.raises(
+            ValueError, match=f"^network: expected a ConvNet, got a {type(network).__name__}$"
+        ):
+            remove_channels(network, {})

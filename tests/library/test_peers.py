@@ -201,8 +201,13 @@ def test_fit_in_two_processes_equals_one_at_the_same_global_batch(folder):
     expected = {name: ddp_fit.trained(make(), rank=0, size=1) for name, make in ddp_fit.NETWORKS.items()}
     torch.testing.assert_close(found["plain"], expected["plain"], rtol=0, atol=1e-9)
     assert (expected["plain"] - ddp_fit.weights(ddp_fit.NETWORKS["plain"]())).abs().max() > 0.01  # it learnt
-    # Batch norm normalises over each process' own batch, and half a batch has another mean.
+    # Batch norm normalizes over each process' own batch, and half a batch has another mean.
     assert (found["batch_norm"] - expected["batch_norm"]).abs().max() > 1e-4
+    with_regressor = torch.load(folder / "regressor.pt", weights_only=True)
+    start = ddp_fit.weights(ddp_fit.with_regressor(lambda module: module))
+    alone = ddp_fit.trained(ddp_fit.with_regressor(lambda module: module), 0, 1, ddp_fit.labels_and_hints)
+    torch.testing.assert_close(with_regressor, alone, rtol=0, atol=1e-9)
+    assert (alone - start)[-12:].abs().min() > 0.001  # the regressor learned, too
 
 
 # What goes wrong
