@@ -26,7 +26,7 @@ def fresh_figures():
 
 
 def dots(ax):
-    """Positions, colour and number of corners of every scatter."""
+    """Positions, color and number of corners of every scatter."""
     return [
         (
             scatter.get_offsets().tolist(),
@@ -60,13 +60,13 @@ def test_the_style_is_the_courses():
 # Roles
 
 
-def test_roles_have_their_colours():
-    colours = plot.role_colors(
+def test_roles_have_their_colors():
+    colors = plot.role_colors(
         ["teacher", "labels only", "distilled", "teacher's hard labels", "distilled + maps", "ensemble"]
     )
-    assert colours["teacher"] == plot.TEACHER and colours["labels only"] == plot.BASELINE
-    assert colours["distilled"] == plot.DISTILLED
-    others = [colours[arm] for arm in ("teacher's hard labels", "distilled + maps", "ensemble")]
+    assert colors["teacher"] == plot.TEACHER and colors["labels only"] == plot.BASELINE
+    assert colors["distilled"] == plot.DISTILLED
+    others = [colors[arm] for arm in ("teacher's hard labels", "distilled + maps", "ensemble")]
     assert len({*others, plot.TEACHER, plot.BASELINE, plot.DISTILLED}) == 6
 
 
@@ -93,13 +93,13 @@ def test_an_arm_without_a_role_takes_no_color_of_a_role_that_is_there():
     assert len({plot.role_colors(arms)[arm] for arm in arms[3:]} & {plot.KNOW_NOTHING}) == 0
 
 
-def test_there_are_colours_for_many_arms():
+def test_there_are_colors_for_many_arms():
     arms = [f"student {n}" for n in range(12)]
     assert list(plot.role_colors(arms)) == arms
     assert len({plot.role_colors(arms)[arm] for arm in arms[:5]}) == 5
 
 
-def test_roles_are_told_apart_without_colour():
+def test_roles_are_told_apart_without_color():
     assert len(set(plot.MARKERS.values())) == len(plot.MARKERS) and "^" not in plot.MARKERS.values()
     assert set(plot.ROLES.values()) <= set(plot.MARKERS)
 
@@ -113,7 +113,7 @@ def test_every_seed_is_a_dot_in_its_arms_column():
     assert [positions for positions, _, _ in drawn] == [
         [[x, value] for value in values] for x, values in enumerate(ARMS.values())
     ]
-    assert [colour for _, colour, _ in drawn] == [plot.BASELINE, plot.DISTILLED, plot.OTHERS[0]]
+    assert [color for _, color, _ in drawn] == [plot.BASELINE, plot.DISTILLED, plot.OTHERS[0]]
     assert len({corners for _, _, corners in drawn}) == 3
 
 
@@ -324,7 +324,7 @@ def test_a_graph_joins_its_pictures_by_the_strength_of_their_relations():
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-def test_wrong_neighbours_are_framed(queries):
+def test_wrong_neighbors_are_framed(queries):
     pictures = torch.arange(queries * 4.0).reshape(queries, 1, 2, 2)
     right = torch.arange(queries) == 0
     plot.neighbors(pictures, {"student": pictures + 1}, {"student": right})
@@ -345,7 +345,7 @@ POINTS = {"teacher": (2.0, 92.0, 1.1), "distilled": (0.3, 84.0, 0.025), "labels 
 def test_the_trade_off_shows_latency_accuracy_and_size():
     ax = plot.trade_off(POINTS)
     assert [positions for positions, _, _ in dots(ax)] == [[[x, y]] for x, y, _ in POINTS.values()]
-    assert [colour for _, colour, _ in dots(ax)] == [plot.TEACHER, plot.DISTILLED, plot.BASELINE]
+    assert [color for _, color, _ in dots(ax)] == [plot.TEACHER, plot.DISTILLED, plot.BASELINE]
     areas = [scatter.get_sizes()[0] for scatter in ax.collections]
     assert areas[0] - areas[1] == pytest.approx(800 * (1.1 - 0.025)) and areas[1] == areas[2]
     assert texts(ax) == ["teacher, 1.1 MB", "distilled, 0.025 MB", "labels only, 0.025 MB"]

@@ -1,4 +1,4 @@
-"""Figures of relations: matrices in one scale, graphs of pictures, neighbours with their mistakes framed."""
+"""Figures of relations: matrices in one scale, graphs of pictures, neighbors with their mistakes framed."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -38,14 +38,14 @@ def test_edges_of_a_graph_tell_too_long_from_too_short():
     edges[1, 0], edges[2, 0] = 0.5, -0.5
     ax = plt.subplots()[1]
     plot.image_graph(torch.rand(4, 2), PICTURES, edges, "title", ax, framed=3)
-    colours = [to_hex(line.get_color()) for line in ax.lines]
-    assert len(colours) == 6
-    assert sorted(colours) == sorted([to_hex("#b0413e"), plot.DISTILLED] + 4 * [to_hex("0.85")])
+    colors = [to_hex(line.get_color()) for line in ax.lines]
+    assert len(colors) == 6
+    assert sorted(colors) == sorted([to_hex("#b0413e"), plot.DISTILLED] + 4 * [to_hex("0.85")])
     frames = [box.patch.get_linewidth() for box in ax.artists]
     assert len(frames) == 4 and max(frames) == frames[3] > frames[0]
 
 
-def test_wrong_neighbours_are_framed():
+def test_wrong_neighbors_are_framed():
     plot.neighbors(PICTURES, {"student": PICTURES}, {"student": torch.tensor([True, False, True, True])})
     axes = plt.gcf().axes
     framed = [ax.spines["left"].get_visible() for ax in axes]

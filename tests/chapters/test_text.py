@@ -126,13 +126,13 @@ def test_labels_are_balanced_in_every_part(parts):
 
 def test_labels_mean_what_their_names_say(parts):
     assert text.CLASS_NAMES == ("negative", "positive")
-    labelled = [
+    labeled = [
         (sentence.casefold().split(), label)
         for split in parts[:3]
         for sentence, label in zip(split.sentences, split.labels.tolist(), strict=True)
     ]
     for word, expected in (("dull", 0), ("worst", 0), ("enjoyable", 1), ("moving", 1)):
-        labels = [label for words, label in labelled if word in words]
+        labels = [label for words, label in labeled if word in words]
         assert len(labels) > 20
         assert abs(sum(labels) / len(labels) - expected) < 0.25
 
