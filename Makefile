@@ -46,7 +46,7 @@ chapter: .venv/test.stamp
 	@.venv/bin/python tools/new_chapter.py $(NAME)
 
 faults: .venv/test.stamp
-	@.venv/bin/python tests/harness/fault_runs.py $(if $(ALL),--all) $(NB)
+	@PYTHONPATH=tools .venv/bin/python tests/harness/fault_runs.py $(if $(ALL),--all) $(NB)
 
 mutation: .venv/mutation.stamp
 	@mkdir -p .mutation && cp -R kdutils tests pyproject.toml .mutation

@@ -29,9 +29,9 @@ def kept_rows(tensor: Tensor, kept: Tensor | None, class_dim: int = -1) -> Tenso
     Returns:
         Shape (M, K) for M kept positions, in at least float32.
     """
-    positions = tensor.movedim(class_dim, -1)
-    rows = positions.flatten(0, -2) if kept is None else positions[kept]
-    return at_least_float32(rows)
+    if class_dim != -1:
+        tensor = tensor.movedim(class_dim, -1)
+    return at_least_float32(tensor.flatten(0, -2) if kept is None else tensor[kept])
 
 
 def softened(logits: Tensor, temperature: float | Tensor) -> Tensor:
@@ -71,16 +71,16 @@ def cross_entropy(p: Tensor, log_q: Tensor) -> Tensor:
     return -(p * log_q.masked_fill(p == 0, 0.0)).sum()
 
 
-def unit_vectors(vectors: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
-    """Divides the vectors along `dim` by their length plus eps; a zero vector stays zero.
+def unit_vectors(vectors: Tensor, dim: int = -1, eps: float = 0.0, shortest: float = SHORTEST) -> Tensor:
+    """Divides the vectors along `dim` by their length plus eps; up to the length `shortest` they stay.
 
     Dividing a zero vector by a tiny constant would keep it finite too, and multiply its gradient by 10¹²:
     here it is divided by 1.
     """
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
-    divisor = torch.where(length > SHORTEST, length + eps, 1.0)
-    # beyond the dtype's range the length is infinite: NaN, which is seen, for a vector of zeros, which is not
-    return vectors / divisor.masked_fill(length.isinf(), math.nan)
+    # beyond the dtype's range the length is infinite: NaN is seen, a vector of zeros would not be
+    addend = torch.where(length.detach().isinf(), math.nan, eps)
+    return vectors / torch.where(length > shortest, length + addend, 1.0)
 
 
 def inner_products(rows: Tensor, other_rows: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from kdutils.audit import checks
+from kdutils.audit import checks, text_checks
 from kdutils.audit.bench import Bench, DoesNotApply, bench_of, left_as_found, random_state_kept
+from kdutils.audit.texts import Text, text_of
 
 __all__ = ["audit"]
 
@@ -15,12 +16,12 @@ class Test(NamedTuple):
     """A property of a sound loss, and how its absence is found."""
 
     title: str
-    find_slip: Callable[[Bench], str | None]
+    find_slip: Callable[[Any], str | None]
     is_decisive: bool = False  # without it, the other tests would say nothing more
     is_rare: bool = False  # it is about few losses; where it does not apply, no line is printed
 
 
-TESTS = (
+FIRST_TESTS = (
     Test("the loss is a finite number", checks.not_finite, is_decisive=True),
     Test("the student learns", checks.student_does_not_learn, is_decisive=True),
     Test("the teacher decides what it learns", checks.teacher_ignored),
@@ -31,11 +32,24 @@ TESTS = (
     Test("the teacher is right about the labels", checks.teacher_is_wrong),
     Test("padding does not count", checks.padding_counts),
     Test("no layer overwrites what is compared", checks.something_overwritten),
+)
+ANSWER_TESTS = (
     Test("the answers are logits", checks.answers_are_probabilities),
     Test("the student is drawn to the teacher, and at rest where it equals it", checks.drawn_elsewhere),
     Test("soft term and labels are in proportion", checks.out_of_proportion),
-    Test("one batch can be overfitted to the teacher", checks.cannot_be_overfitted),
 )
+# Of losses on the next token, in place of those on one answer per sample.
+TEXT_TESTS = (
+    Test("the labels are one token ahead", text_checks.labels_not_ahead),
+    Test("teacher and student are compared at the same token", text_checks.teacher_at_another_position),
+    Test("prompt and padding do not count", text_checks.ignored_tokens_count),
+    Test("the end token counts", text_checks.end_token_ignored),
+    Test("every token weighs the same", text_checks.tokens_weigh_differently),
+    Test("the whole vocabulary counts", text_checks.rest_ignored),
+    Test("the student is drawn to the teacher at every token", text_checks.drawn_elsewhere),
+    Test("soft term and labels are in proportion", text_checks.out_of_proportion),
+)
+LAST_TESTS = (Test("one batch can be overfitted to the teacher", checks.cannot_be_overfitted),)
 
 
 def audit(
@@ -55,23 +69,36 @@ def audit(
     with random_state_kept():
         bench = bench_of(loss_fn, student, teacher, batch, roles)
         with left_as_found(student, bench.teacher):
-            for test in TESTS:
-                slip = _result(test, bench)
-                if slip is not None:
-                    slips.append(slip)
-                    if test.is_decisive:
-                        break
+            for test in FIRST_TESTS:
+                slips += _slips_found(test, bench, bench)
+                if slips and test.is_decisive:
+                    return slips
+            text = _text_or_none(bench)
+            for test in ANSWER_TESTS if text is None else TEXT_TESTS:
+                slips += _slips_found(test, text or bench, bench)
+            for test in LAST_TESTS:
+                slips += _slips_found(test, bench, bench)
+            if text is not None and (said := text_checks.conventions(text)):
+                print(f"· {said}")
     return slips
 
 
-def _result(test: Test, bench: Bench) -> str | None:
+def _text_or_none(bench: Bench) -> Text | None:
+    """The text of a loss on the next token; None for any other loss."""
+    try:
+        return text_of(bench)
+    except DoesNotApply:
+        return None
+
+
+def _slips_found(test: Test, subject: Bench | Text, bench: Bench) -> list[str]:
     """The slip that a test finds, if it finds one; prints the test's line."""
     try:
         with left_as_found(bench.student, bench.teacher):
-            slip = test.find_slip(bench)
+            slip = test.find_slip(subject)
     except DoesNotApply as reason:
         if not test.is_rare:
             print(f"– {test.title}: {reason}")
-        return None
+        return []
     print(f"✗ {test.title}: {slip}" if slip else f"✓ {test.title}")
-    return slip
+    return [slip] if slip else []

@@ -303,14 +303,16 @@ def _main_input(bench: Bench) -> Tensor | None:
 def padding_counts(bench: Bench) -> str | None:
     """Whether what the teacher says at padding changes the loss."""
     mask = bench.mask
-    if mask is None or mask.all():
+    # what is said at a token may be about the next one, which counts where it is the first of an answer
+    kept = None if mask is None else mask.bool() | F.pad(mask.bool()[:, 1:], (0, 1))
+    if kept is None or kept.all():
         raise DoesNotApply("the batch holds no mask (N, L) of tokens, some of them padding")
 
     def spoiled(knowledge: Tensor) -> Tensor:
-        if knowledge.dim() < 3 or knowledge.shape[:2] != mask.shape or not knowledge.is_floating_point():
+        if knowledge.dim() < 3 or knowledge.shape[:2] != kept.shape or not knowledge.is_floating_point():
             return knowledge
-        kept = mask.bool().reshape(*mask.shape, *[1] * (knowledge.dim() - 2))
-        return torch.where(kept, knowledge, knowledge.flip(-1) + 1)
+        each = kept.reshape(*kept.shape, *[1] * (knowledge.dim() - 2))
+        return torch.where(each, knowledge, knowledge.flip(-1) + 1)
 
     def spoil_output(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         return map_tensors(spoiled, output)

@@ -87,10 +87,12 @@ def kl(z: Tensor, t: Tensor, temperatures: Tensor) -> Tensor:
     return _divergence(_once(z, temperatures), _once(t, temperatures))
 
 
+def reverse_kl(z: Tensor, t: Tensor, temperatures: Tensor) -> Tensor:
+    return _divergence(_once(t, temperatures), _once(z, temperatures))
+
+
 SLIPPED_FORMS: dict[str, tuple[Form, ...]] = {
-    "KL has its arguments reversed, KL(student ‖ teacher), or student and teacher are swapped": (
-        lambda z, t, T: _divergence(_once(t, T), _once(z, T)),
-    ),
+    "KL has its arguments reversed, KL(student ‖ teacher), or student and teacher are swapped": (reverse_kl,),
     "probabilities stand where kl_div expects log-probabilities": (
         lambda z, t, T: -_expected(_once(t, T).exp(), _once(z, T).exp()),
     ),

@@ -44,9 +44,12 @@ class Probe:
         """Made-up answers of a student, of a teacher, and of another teacher."""
         like = self.compared.student_answer
         student, teacher, other = (PROBE_STD * random_like(like, seed) for seed in range(3))
-        if like.dim() > 1 and _are_log_probs(self.compared.teacher_answer):
-            teacher, other = teacher.log_softmax(dim=-1), other.log_softmax(dim=-1)
-        return student, teacher, other
+        return student, self.as_said(teacher), self.as_said(other)
+
+    def as_said(self, logits: Tensor) -> Tensor:
+        """Made-up logits of a teacher; log-probabilities where that is what it answers with."""
+        as_log_probs = logits.dim() > 1 and _are_log_probs(self.compared.teacher_answer)
+        return logits.log_softmax(dim=-1) if as_log_probs else logits
 
     @cached_property
     def pull(self) -> Tensor:
@@ -71,17 +74,27 @@ class Probe:
             replacements: Other tensors in the batch.
         """
         leaf = student.clone().requires_grad_()
-        said = teacher.softmax(dim=-1) if self.softened else teacher
-        knowledge = {path: said.to(self.bench.tensors[path].dtype) for path in self.compared.cached}
-        with ExitStack() as stack:
-            stack.enter_context(answering(self.compared.student.module, self.compared.student_path, leaf))
-            for call, path in self.compared.teachers:
-                stack.enter_context(answering(call.module, path, said))
-            loss = self.bench.loss(self.bench.with_tensors({**knowledge, **(replacements or {})}))
+        loss = self.loss(leaf, teacher, replacements)
         if not loss.requires_grad:
             return torch.zeros_like(leaf)
         (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
         return torch.zeros_like(leaf) if gradient is None else gradient
+
+    def loss(
+        self, student: Tensor, teacher: Tensor, replacements: Mapping[Path, Tensor] | None = None
+    ) -> Tensor:
+        """The loss where student and teachers answer like this; arguments as those of `gradient`."""
+        arguments = self.bench.with_tensors({**self.stored(teacher), **(replacements or {})})
+        with ExitStack() as stack:
+            stack.enter_context(answering(self.compared.student.module, self.compared.student_path, student))
+            for call, path in self.compared.teachers:
+                stack.enter_context(answering(call.module, path, teacher))
+            return self.bench.loss(arguments)
+
+    def stored(self, teacher: Tensor) -> dict[Path, Tensor]:
+        """What the batch holds in the teacher's place, by path."""
+        said = teacher.softmax(dim=-1) if self.softened else teacher
+        return {path: said.to(self.bench.tensors[path].dtype) for path in self.compared.cached}
 
     # --- labels
 
@@ -127,7 +140,7 @@ class Probe:
             return self.at_rest
         if self.label_rows is not None:
             answered = (teacher.softmax(dim=1), teacher.sigmoid())
-            rests = [_without_label_term(self.at_rest, p, self.label_rows) for p in answered]
+            rests = [without_label_term(self.at_rest, p, self.label_rows) for p in answered]
         else:
             # the weights of a term for values or single classes are unknown, its sign is sure
             values = self.label_values if self.label_values is not None else torch.zeros_like(teacher)
@@ -215,7 +228,7 @@ def is_class_index(labels: Tensor, answer: Tensor) -> bool:
     return whole and bool(0 <= labels.min() <= labels.max() < answer.shape[1])
 
 
-def _without_label_term(gradient: Tensor, answered: Tensor, label_rows: Tensor) -> Tensor:
+def without_label_term(gradient: Tensor, answered: Tensor, label_rows: Tensor) -> Tensor:
     """What a cross-entropy with the labels, smoothed or not, leaves of a gradient (N, K)."""
     to_label = unit_vectors(answered - label_rows)
     to_uniform = _without(answered - 1 / answered.shape[1], to_label)

@@ -83,6 +83,9 @@ def recognized_roles(evidence: Evidence) -> Roles:
             roles.of[path] = role
     if "inputs" not in roles.of.values():
         free = [path for path in evidence.inputs if path not in roles.of]
+        masks = [path for path in free if _is_mask_beside(evidence.tensors[path], evidence, free)]
+        roles.of |= dict.fromkeys(masks, "mask")
+        free = [path for path in free if path not in masks]
         roles.of |= dict.fromkeys(free or _first_input(evidence, roles), "inputs")
     inputs = next(evidence.tensors[path] for path in evidence.tensors if roles.of.get(path) == "inputs")
     for path, tensor in _undecided(evidence, roles):
@@ -109,6 +112,12 @@ def _role_by_name(names: list[str], tensor: Tensor) -> Role | None:
         if words[-1] == "mask" and tensor.dim() == 2 and is_binary(tensor):  # not a picture's segmentation
             return "mask"
     return None
+
+
+def _is_mask_beside(tensor: Tensor, evidence: Evidence, inputs: list[Path]) -> bool:
+    """Whether an input of zeros and ones goes with tokens of the same shape."""
+    others = [evidence.tensors[path] for path in inputs if evidence.tensors[path].shape == tensor.shape]
+    return tensor.dim() == 2 and is_binary(tensor) and any(not is_binary(other) for other in others)
 
 
 def _first_input(evidence: Evidence, roles: Roles) -> list[Path]:

@@ -384,7 +384,7 @@ def regression_kd_loss(
         mean (student − teacher)²
 
     Huber's distance is half the square up to a difference of delta and grows linearly from there on:
-    ½ · d² for |d| <= delta, delta · (|d| − ½ · delta) beyond. Predictions far off weigh less.
+    `½ · d²` for `|d| <= delta`, `delta · (|d| − ½ · delta)` beyond. Predictions far off weigh less.
 
     A teacher that regresses can be wrong without bound, where a classifier's probabilities cannot. Chen et
     al. therefore let it teach only where the student is further from the truth than the teacher, by a margin:
