@@ -1,24 +1,29 @@
 """Measures what the helpers cost, as ratios of interleaved runs, and the memory of a kernel.
 
-    make bench        # about a minute; prints the tables and writes them to benchmarks/results.md
+    make bench                                            # some minutes; writes benchmarks/results.md
+    .venv/bin/python benchmarks/run.py steps others       # only these tables, printed
 
 Times are CPU times of one thread, so that other programs disturb them little. A ratio is the median over all
-rounds, beside it the quartiles; in every round the two sides run one after the other, now one first, now the
-other.
+rounds, beside it the quartiles; in every round the sides run one after the other, now one first, now the
+other. What belongs to others is measured where it is installed: pip install -e ".[peers]".
 """
 
+import contextlib
 import gc
+import io
+import logging
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jupyter_client.manager import start_new_kernel
+from other_loops import LOOPS, Tick, weighted
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -28,7 +33,7 @@ from kdutils.course.models import ConvNet, load_teacher, small_cnn
 from kdutils.losses import kd_loss
 from kdutils.train import fit, predict
 
-ROUNDS, STEPS, LR, BATCH_SIZE = 30, 40, 0.06, 64
+ROUNDS, OTHERS_ROUNDS, STEPS, LR, BATCH_SIZE = 30, 12, 40, 0.06, 64
 
 
 def labels_only(student: ConvNet, images: Tensor, labels: Tensor) -> Tensor:
@@ -133,6 +138,46 @@ def epoch_times() -> dict[str, list[float]]:
     return interleaved({"batches": lambda: go_through(in_memory), "loader": lambda: go_through(loader)})
 
 
+def other_loops_ms() -> dict[str, list[float] | None]:
+    """CPU time of a step with a live teacher, in ms, round by round: of `fit` and in other people's loops.
+
+    Set-up is left out: a step lasts from one loss to the next. None stands for what is not installed.
+    """
+    images, labels = labeled_subset(fashion_mnist().pool, 2_000, seed=0)
+    data = TensorDataset(normalize_fashion_mnist(images), labels)
+    teacher = load_teacher()
+
+    def ours(student: ConvNet, _: object, data: TensorDataset, size: int, steps: int, tick: Tick) -> None:
+        def loss_fn(student: ConvNet, images: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+            logits = student(images)
+            tick()
+            return weighted(logits, teacher_logits, labels)
+
+        fit(student, DataLoader(data, size, shuffle=True), loss_fn, steps=steps, lr=LR, teacher=teacher)
+
+    def step_ms(loop: Callable[..., None]) -> float:
+        clock: list[float] = []
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            gc.collect()
+            loop(small_cnn(), teacher, data, BATCH_SIZE, STEPS, lambda: clock.append(time.process_time()))
+        assert len(clock) == STEPS
+        return 1e3 * (clock[-1] - clock[0]) / (STEPS - 1)
+
+    logging.disable(logging.WARNING)
+    loops = {"fit": ours, **LOOPS}
+    times: dict[str, list[float] | None] = {name: [] for name in loops}
+    for i in range(OTHERS_ROUNDS + 1):
+        for name in list(loops) if i % 2 else reversed(loops):
+            try:
+                elapsed = step_ms(loops[name])
+            except ImportError:
+                times[name] = None
+            if i > 0 and (kept := times[name]) is not None:
+                kept.append(elapsed)
+    logging.disable(logging.NOTSET)
+    return times
+
+
 KERNEL_STAGES = {
     "a kernel": "",
     "import torch": "import torch",
@@ -141,7 +186,8 @@ KERNEL_STAGES = {
     "all images": "from kdutils.course.data import fashion_mnist\nparts = fashion_mnist()",
     "the teacher": "from kdutils.course.models import load_teacher\nteacher = load_teacher()",
     "its logits for 20,000 images": (
-        "from kdutils.train import predict\nfrom kdutils.course.data import normalize_fashion_mnist\ntorch.set_num_threads(1)\n"
+        "from kdutils.train import predict\nfrom kdutils.course.data import normalize_fashion_mnist\n"
+        "torch.set_num_threads(1)\n"
         "teacher_logits = predict(teacher, parts.pool.images, transform=normalize_fashion_mnist)"
     ),
 }
@@ -149,6 +195,8 @@ KERNEL_STAGES = {
 
 def kernel_memory_mb() -> dict[str, float]:
     """Resident memory of a Jupyter kernel after each stage, in MB (10⁶ bytes)."""
+    from jupyter_client.manager import start_new_kernel
+
     manager, client = start_new_kernel(stderr=subprocess.DEVNULL)
     memory = {}
     try:
@@ -178,37 +226,76 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def report() -> str:
-    memory, steps, epochs = kernel_memory_mb(), step_times(), epoch_times()
+def table(head: str, rows: list[tuple[str, list[float], list[float], str]]) -> list[str]:
+    lines = [f"| {head} | ratio | quartiles | budget |", "|---|---|---|---|"]
+    for name, times, reference, budget in rows:
+        median, low, high = ratio(times, reference)
+        lines.append(f"| {name} | {median:.2f} | {low:.2f} … {high:.2f} | {budget} |")
+    return lines
+
+
+def steps_table() -> list[str]:
+    times = step_times()
     rows = [
-        ("`fit` / the same loop written by hand", ratio(steps["fit"], steps["by hand"]), "≤ 1.03"),
-        ("distillation step, cached teacher / plain step", ratio(steps["cached"], steps["fit"]), "≤ 1.06"),
-        ("distillation step, teacher run in every step / plain step", ratio(steps["live"], steps["fit"]), ""),
-        ("`DataLoader(TensorDataset)` / `batches`", ratio(epochs["loader"], epochs["batches"]), ""),
+        ("`fit` / the same loop written by hand", times["fit"], times["by hand"], "≤ 1.03"),
+        ("distillation step, cached teacher / plain step", times["cached"], times["fit"], "≤ 1.06"),
+        ("distillation step, teacher run in every step / plain step", times["live"], times["fit"], ""),
     ]
-    lines = ["| speed | ratio | quartiles | budget |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {median:.2f} | {low:.2f} … {high:.2f} | {budget} |"
-        for name, (median, low, high), budget in rows
-    ]
-    lines += ["", "| memory of a kernel after … | MB |", "|---|---|"]
-    lines += [f"| {stage} | {mb:.0f} |" for stage, mb in memory.items()]
-    plain_step = statistics.median(steps["fit"]) / STEPS
-    lines += [
+    plain_step = statistics.median(times["fit"]) / STEPS
+    return [
+        *table("a step of training", rows),
         "",
         f"A plain step takes {plain_step:.1f} ms (`small_cnn`, batch {BATCH_SIZE}). "
-        f"CPU times of one thread, {ROUNDS} interleaved rounds of {STEPS} steps; "
-        f"PyTorch {torch.__version__}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} CPUs ({processor()}).",
+        f"{ROUNDS} rounds of {STEPS} steps.",
     ]
+
+
+def epochs_table() -> list[str]:
+    times = epoch_times()
+    rows = [("`DataLoader(TensorDataset)` / `batches`", times["loader"], times["batches"], "")]
+    return table("going through 2,000 images", rows)
+
+
+def others_table() -> list[str]:
+    times = other_loops_ms()
+    ours = times.pop("fit") or []
+    rows = [(name, theirs, ours, "") for name, theirs in times.items() if theirs is not None]
+    missing = [name for name, theirs in times.items() if theirs is None]
+    lines = table("the same distillation, teacher run in every step: their step / that of `fit`", rows)
+    step = statistics.median(ours)
+    lines += [
+        "",
+        f"With `fit` and a `DataLoader` it takes {step:.1f} ms. {len(ours)} rounds of {STEPS} steps.",
+    ]
+    if missing:
+        lines += [f'Not installed, and not measured: {", ".join(missing)} (pip install -e ".[peers]").']
+    return lines
+
+
+def memory_table() -> list[str]:
+    lines = ["| memory of a kernel after … | MB |", "|---|---|"]
+    return lines + [f"| {stage} | {mb:.0f} |" for stage, mb in kernel_memory_mb().items()]
+
+
+TABLES = {"steps": steps_table, "epochs": epochs_table, "others": others_table, "memory": memory_table}
+
+
+def report(names: list[str]) -> str:
+    lines = [line for name in names for line in [*TABLES[name](), ""]]
+    lines.append(
+        f"CPU times of one thread, rounds interleaved; PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}, {os.cpu_count()} CPUs ({processor()})."
+    )
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print("Measuring, for about a minute.", flush=True)
-    tables = report()
-    (Path(__file__).parent / "results.md").write_text(
-        "# Speed and memory\n\nMade by `make bench`.\n\n" + tables
-    )
+    chosen = sys.argv[1:]
+    print(f"Measuring {', '.join(chosen or TABLES)}: some minutes.", flush=True)
+    tables = report(chosen or list(TABLES))
+    if not chosen:
+        (Path(__file__).parent / "results.md").write_text(
+            "# Speed and memory\n\nMade by `make bench`.\n\n" + tables
+        )
     print(tables)

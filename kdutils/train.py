@@ -78,14 +78,15 @@ def fit(
 ) -> History:
     """Trains a model in place, leaves it in eval mode, and returns the history of its loss.
 
-    That is all it does: for gradient clipping or accumulation, for resuming from a checkpoint or for several
-    optimizers, write a loop of your own. It is the dozen lines at the end of this function.
+    That is all it does. For gradient clipping or accumulation, several optimizers, or resuming from a
+    checkpoint, write a loop of your own: it is the dozen lines at the end of this function. Programs under
+    `examples/` show it.
 
-    In training mode is the whole model, pretrained parts that come in eval mode included. Two things that you
-    put in eval mode yourself stay there: a single layer inside a part in training mode, such as a dropout
-    that you switched off, and the batch norm of a part whose parameters are all frozen, which would otherwise
-    go on counting. After `fit` all is in eval mode, so switch off a single layer before every call; batch
-    norm stays frozen as long as the parameters around it are.
+    The whole model is put in training mode, pretrained parts that come in eval mode included. Two kinds of
+    layers stay in eval mode if you put them there: a single layer inside a part in training mode, such as a
+    dropout that you switched off, and the batch norm of a part whose parameters are all frozen, since its
+    running statistics would move on. Afterwards everything is in eval mode. So batch norm stays frozen in
+    a second call as long as the parameters around it are, and a single layer must be switched off again.
 
     Args:
         model: Whatever is to be trained: a network, a `ModuleList` of peers, a `ModuleDict` of student and
@@ -97,7 +98,7 @@ def fit(
             a tensor or a dict. Returns a scalar, or a dict of named scalars whose sum is minimized.
         steps: Number of optimizer steps.
         lr: Peak learning rate.
-        weight_decay: Of the default optimizer.
+        weight_decay: Of the default optimizer; left out where `optimizer` brings its own.
         teacher: Where its knowledge is not cached in the batches. A module on the model's device is put in
             eval mode and called without gradient, with the first element of a tuple or list, or with all
             of a dict as keywords: `teacher(**batch)`. A teacher that needs anything else, such as a tuple's
@@ -120,9 +121,10 @@ def fit(
         without it.
 
     Raises:
-        ValueError: A setting out of range; batches that run out, or cannot be understood; a last batch of one
-            or two samples on which the loss fails, found in the first step where the loader's length is
-            known; a loss that is no scalar or depends on no trainable parameter.
+        ValueError: A setting out of range; batches that run out, or cannot be understood; a loss that is no
+            scalar or depends on no trainable parameter; a last batch of one or two samples on which the loss
+            fails. Where the loader's length is known, that is found in the first step, which then calls
+            `loss_fn` on so few samples, too.
         FloatingPointError: A loss that is not finite, with step and term. On a CPU it never reaches the
             parameters (but batch norm's running statistics have seen the batch). On a GPU, where values are
             fetched in blocks of 50 steps unless there is an `on_step`, it is noticed later, at the latest

@@ -325,6 +325,20 @@ def test_a_function_is_given_a_dict_as_it_is_and_may_answer_anything():
     )  # fmt: skip
 
 
+def test_a_teacher_of_another_precision_is_asked_by_a_function_that_casts():
+    teacher, answers = layer_norm_net(1).double().eval(), []
+
+    def loss_fn(model, inputs, labels, answer):
+        answers.append(answer)
+        return distilled(model, inputs, labels, answer)
+
+    def ask(batch):
+        return teacher(batch[0].double()).float()
+
+    fit(small_net(), [(INPUTS, LABELS)], loss_fn, steps=1, lr=0.01, teacher=ask)
+    assert torch.equal(answers[0], teacher(INPUTS.double()).float())
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_module_is_given_all_of_a_dict(inside):
     teacher, seen = TakesMask(), []
