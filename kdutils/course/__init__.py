@@ -6,6 +6,4 @@ _MISSING = [
     name for name in ("ipywidgets", "matplotlib", "pandas", "safetensors", "scipy") if find_spec(name) is None
 ]
 if _MISSING:
-    raise ImportError(
-        f"kdutils.course needs {', '.join(_MISSING)}, of the extra 'course': pip install 'kdutils[course]'"
-    )
+    raise ImportError(f'kdutils.course needs {", ".join(_MISSING)}: pip install "kdutils[course]"')

@@ -103,7 +103,7 @@ def _hub_folder() -> Path:
 def _require_transformers() -> None:
     if importlib.util.find_spec("transformers") is None:
         raise EncoderError(
-            "The encoder needs transformers, of the extra 'llm'. Repair: pip install 'kdutils[llm]'"
+            'The encoder needs transformers, of the extra llm. Repair: pip install "kdutils[llm]"'
         )
 
 

