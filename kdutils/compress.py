@@ -302,10 +302,12 @@ class _Trace(fx.Tracer):
         return trace
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        """Whether a module is one step of the trace; see `torch.fx.Tracer`."""
         own = (*_CONVOLUTIONS, _BatchNorm, FakeQuantize)
         return isinstance(module, own) or super().is_leaf_module(module, path)
 
     def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Notes a call of a module; see `torch.fx.Tracer`."""
         self.calls[module] += 1
         if isinstance(module, nn.Sequential):  # a slice of one is no part of the network and has no path
             return forward(*args, **kwargs)

@@ -442,6 +442,7 @@ def graph_leaves(loss: Tensor) -> Iterator[Tensor]:
 
 
 def is_in(tensor: Tensor, model: nn.Module) -> bool:
+    """Whether the tensor is one of the model's parameters."""
     return any(tensor is parameter for parameter in model.parameters())
 
 

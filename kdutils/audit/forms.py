@@ -84,10 +84,12 @@ def _over_batch(logits: Tensor, temperatures: Tensor) -> Tensor:
 
 
 def kl(z: Tensor, t: Tensor, temperatures: Tensor) -> Tensor:
+    """Forward divergence of student logits z from teacher logits t."""
     return _divergence(_once(z, temperatures), _once(t, temperatures))
 
 
 def reverse_kl(z: Tensor, t: Tensor, temperatures: Tensor) -> Tensor:
+    """Reverse divergence of student logits z from teacher logits t."""
     return _divergence(_once(t, temperatures), _once(z, temperatures))
 
 

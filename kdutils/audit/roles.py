@@ -244,6 +244,7 @@ def are_alike(cached: Tensor, live: Tensor) -> bool:
 
 
 def centered(rows: Tensor) -> Tensor:
+    """The rows, each less its mean."""
     return rows - rows.mean(dim=-1, keepdim=True)
 
 

@@ -230,6 +230,7 @@ def _sparse_text(bench: Bench) -> Text | None:
 
 
 def large(norms: Tensor) -> Tensor:
+    """Whether a value is large beside another."""
     return norms > COUNTS_FROM * norms.max()
 
 

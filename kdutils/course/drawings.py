@@ -35,18 +35,22 @@ class Place(NamedTuple):
 
     @property
     def left(self) -> Point:
+        """The middle of the left side."""
         return self.x - self.width / 2, self.y
 
     @property
     def right(self) -> Point:
+        """The middle of the right side."""
         return self.x + self.width / 2, self.y
 
     @property
     def top(self) -> Point:
+        """The middle of the upper side."""
         return self.x, self.y + self.height / 2
 
     @property
     def bottom(self) -> Point:
+        """The middle of the lower side."""
         return self.x, self.y - self.height / 2
 
 
