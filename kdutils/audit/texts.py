@@ -230,7 +230,7 @@ def _sparse_text(bench: Bench) -> Text | None:
 
 
 def large(norms: Tensor) -> Tensor:
-    """Whether a value is large beside another."""
+    """Which norms count: those that are not far below the largest."""
     return norms > COUNTS_FROM * norms.max()
 
 
