@@ -79,7 +79,7 @@ def unit_vectors(vectors: Tensor, dim: int = -1, eps: float = 0.0, shortest: flo
     """
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     # beyond the dtype's range the length is infinite: NaN is seen, a vector of zeros would not be
-    addend = torch.where(length.detach().isinf(), math.nan, eps)
+    addend = torch.full_like(length, eps).masked_fill(length.isinf(), math.nan)
     return vectors / torch.where(length > shortest, length + addend, 1.0)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import fake_device
 import pytest
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,23 @@ def test_a_loss_and_its_gradient_are_the_same_there(loss_fn, device):
     else:
         expected = loss_fn(student, *rest)
     torch.testing.assert_close(loss.detach().cpu(), expected)
+
+
+@pytest.mark.parametrize("loss_fn", CALLS, ids=lambda function: function.__name__)
+def test_a_loss_asks_for_no_value_there(loss_fn, device, monkeypatch):
+    """Nothing is checked that the program would have to wait for; only a mask's positions are looked up."""
+    asked, computed = [], fake_device.computed
+
+    def watched(op, args, kwargs):
+        if op.overloadpacket.__name__ in ("_local_scalar_dense", "equal", "nonzero"):
+            asked.append(op)
+        return computed(op, args, kwargs)
+
+    monkeypatch.setattr(fake_device, "computed", watched)
+    loss = loss_fn(*there(CALLS[loss_fn]), **SETTINGS.get(loss_fn, {}))
+    loss.backward()
+    assert asked == []
+    assert loss.item() is not None and len(asked) == 1
 
 
 @pytest.mark.parametrize(
