@@ -198,7 +198,7 @@ class Bench:
     @property
     def mask(self) -> Tensor | None:
         """Which tokens are real, (N, L), if the batch says so; of several masks what the student is given."""
-        masks = self.places("mask")
+        masks = self.places("mask") + self.places("positions")
         given = [path for path in masks if self.pattern and path in self.pattern.sources.values()]
         return self.tensors[(given or masks)[0]] if masks else None
 
@@ -245,22 +245,29 @@ class Bench:
         return [tensor for tensor in tensors_in(said).values() if tensor.is_floating_point()]
 
     def comparison(self) -> Comparison:
-        """The answers of student and teacher that have the same shape.
+        """The first answer of the student's that has a counterpart of the same shape.
 
         Raises:
-            DoesNotApply: There are none.
+            DoesNotApply: There is none.
         """
-        call = self.student_call
-        answers = call.answers(self.num_samples) if call else {}
-        if call is None or not answers:
+        if self.student_call is None or not self.student_call.answers(self.num_samples):
             raise DoesNotApply("the student does not answer once with (N, K)")
-        for path, answer in answers.items():
+        comparisons = self.comparisons()
+        if not comparisons:
+            raise DoesNotApply("no answer of the teacher has the shape of the student's")
+        return comparisons[0]
+
+    def comparisons(self) -> list[Comparison]:
+        """The student's answers, and for each the teachers' of the same shape, live or cached."""
+        found = []
+        call = self.student_call
+        for path, answer in call.answers(self.num_samples).items() if call else ():
             live = [(c, p) for c, p, tensor in self._said_in_step() if tensor.shape == answer.shape]
             cached = [p for p in self.places("knowledge") if self.tensors[p].shape == answer.shape]
-            if live or cached:
+            if call and (live or cached):
                 said = tensors_in(live[0][0].output)[live[0][1]] if live else self.tensors[cached[0]]
-                return Comparison(call, path, answer, live, cached, said)
-        raise DoesNotApply("no answer of the teacher has the shape of the student's")
+                found.append(Comparison(call, path, answer, live, cached, said))
+        return found
 
     def _said_in_step(self) -> Iterator[tuple[Call, Path, Tensor]]:
         for teacher in self.teacher:

@@ -446,10 +446,7 @@ def cannot_be_overfitted(bench: Bench) -> str | None:
     """Whether some steps on one batch bring the student no nearer to its own teacher than to another."""
     if teacher_ignored(bench) is not None:
         raise DoesNotApply("the teacher does not matter")
-    try:
-        probe = probe_of(bench)
-    except DoesNotApply:
-        probe = None
+    probe = _only_probe(bench)
     before = bench.loss().item()
     for lr in OVERFIT_RATES:
         after, likeness = _overfitted(bench, probe, lr, bench.arguments)
@@ -465,6 +462,14 @@ def cannot_be_overfitted(bench: Bench) -> str | None:
         f"{OVERFIT_STEPS} steps on one batch bring the student no nearer to its teacher than to another: "
         "does every part of the loss reach the weights, and in the right direction?"
     )
+
+
+def _only_probe(bench: Bench) -> Probe | None:
+    """The probe of the only answer that the loss compares; None if there is no such answer, or several."""
+    try:
+        return probe_of(bench) if len(bench.comparisons()) == 1 else None
+    except DoesNotApply:
+        return None
 
 
 def _overfitted(bench: Bench, probe: Probe | None, lr: float, arguments: Any) -> tuple[float, float | None]:

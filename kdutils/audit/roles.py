@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdutils._trees import Path
 
-Role = Literal["inputs", "labels", "knowledge", "mask", "index", "other"]
+Role = Literal["inputs", "labels", "knowledge", "mask", "positions", "index", "other"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 HALF_PRECISION = 1e-2  # relative tolerance for knowledge stored in 16 bits

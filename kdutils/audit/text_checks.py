@@ -67,10 +67,14 @@ def ignored_tokens_count(text: Text) -> str | None:
         if _begins_with_a_prompt(unshifted) or text.labels is not None:
             return (
                 "the mask is not shifted by one: the position that is about the first token to learn does "
-                "not count, and the one after the last does; logits[:, :-1] belong to mask[:, 1:]"
+                "not count, and the one after the last does; logits[:, :-1] belong to mask[:, 1:] (of a mask "
+                "that is about logits already, say so by the role 'positions')"
             )
         return None
-    for term, counted in (("teacher's", counts), ("labels'", text.labels_count[:, :-1])):
+    terms = {"teacher's": counts}
+    if text.offset != 0:  # labels that are not shifted count at the wrong positions, too
+        terms["labels'"] = text.labels_count[:, :-1]
+    for term, counted in terms.items():
         wrong = counted & ~expected
         if wrong.any():
             kinds = [name for name, part in _outside(expected).items() if (wrong & part).any()]
@@ -195,6 +199,8 @@ def drawn_elsewhere(text: Text) -> str | None:
     probe = text.probe
     if isinstance(probe, SparseProbe):
         raise DoesNotApply("knowledge is stored for a few tokens only, at a temperature that is not known")
+    if teacher_at_another_position(text) is not None:
+        raise DoesNotApply("student and teacher are compared at different tokens")
     evidence = _evidence(text)
     if not any(best_fit(form, evidence).holds for form in KL_FORMS.values()):
         for slip, forms in SLIPPED_FORMS.items():

@@ -110,11 +110,12 @@ class Text:
         labels = [bench.tensors[path] for path in bench.places("labels")]
         labels_are_ahead = any(t.shape == self.tokens.shape and self._are_next(t) for t in labels)
         given = set(pattern.sources.values()) if pattern else set()
-        masks = {path: bench.tensors[path] for path in bench.places("mask")}
+        masks = [(path, path in given or not labels_are_ahead) for path in bench.places("mask")]
+        masks += [(path, False) for path in bench.places("positions")]
         return [
-            (mask.bool(), path in given or not labels_are_ahead)
-            for path, mask in masks.items()
-            if mask.shape == self.tokens.shape and not mask.bool().all()
+            (bench.tensors[path].bool(), of_tokens)
+            for path, of_tokens in masks
+            if bench.tensors[path].shape == self.tokens.shape and not bench.tensors[path].bool().all()
         ]
 
     @cached_property

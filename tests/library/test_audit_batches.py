@@ -491,6 +491,77 @@ def log_probs(logits):
     return F.log_softmax(logits / 4, dim=1)
 
 
+def focal(s, y):
+    cross_entropy = F.cross_entropy(s, y, reduction="none")
+    return ((1 - torch.exp(-cross_entropy)) ** 2 * cross_entropy).mean()
+
+
+LABEL_TERMS = {
+    "class weights": lambda s, y: F.cross_entropy(s, y, weight=torch.linspace(0.5, 1.5, K)),
+    "smoothing": lambda s, y: F.cross_entropy(s, y, label_smoothing=0.1),
+    "focal": focal,
+    "one against all": lambda s, y: F.binary_cross_entropy_with_logits(s, F.one_hot(y, K).float()),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_TERMS)
+def test_other_terms_of_the_labels(name):
+    def loss_fn(soft):
+        return on_logits(lambda s, t, y: 0.5 * soft(s, t) + 0.5 * LABEL_TERMS[name](s, y))
+
+    assert audit(loss_fn(kd), network(), TEACHER, CACHED) == []
+    assert "still pulled" in audit(loss_fn(lambda s, t: kd(s, 4 * t)), network(), TEACHER, CACHED)[0]
+
+
+def test_a_class_for_every_pixel():
+    class Segmenting(nn.Module):
+        def __init__(self, width, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, K, 1))
+
+        def forward(self, images):
+            return self.layers(images)
+
+    with torch.random.fork_rng(devices=[]):
+        student, teacher = Segmenting(4, 0), Segmenting(8, 1).eval().requires_grad_(False)
+    batch = {"image": IMAGES, "mask": teacher(IMAGES).argmax(dim=1)}
+
+    def loss_fn(student, batch):
+        s, t = (net(batch["image"]).movedim(1, 3).flatten(0, 2) for net in (student, teacher))
+        return 0.9 * kd(s, t) + 0.1 * F.cross_entropy(s, batch["mask"].flatten())
+
+    assert audit(loss_fn, student, teacher, batch) == []
+
+
+def test_networks_with_two_heads():
+    class TwoHeads(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net, self.other = net, nn.Linear(net.classifier.in_features, 3)
+
+        def forward(self, images):
+            embeddings = self.net.embed(images)
+            return self.other(embeddings), self.net.classifier(embeddings)
+
+    student, teacher = TwoHeads(network()), TwoHeads(TEACHER).eval().requires_grad_(False)
+
+    def loss_fn(soft):
+        def of_batch(student, images, labels, said):
+            s = student(images)
+            hard = F.cross_entropy(s[1], labels)
+            return {
+                "first": 0.45 * soft(s[0], said[0]),
+                "second": 0.45 * soft(s[1], said[1]),
+                "labels": 0.1 * hard,
+            }
+
+        return of_batch
+
+    assert audit(loss_fn(kd), student, teacher, (IMAGES, LABELS)) == []
+    assert "sign is inverted" in audit(loss_fn(lambda s, t: -kd(s, t)), student, teacher, (IMAGES, LABELS))[0]
+
+
 # --- augmentation, several teachers, stored probabilities
 
 
@@ -641,7 +712,7 @@ def test_nothing_of_a_nested_batch_is_changed():
         ({3: "labels"}, r"roles: expected places of tensors in the batch, \[0, 1, 2\], got 3"),
         (
             {1: "label"},
-            r"roles\[1\]: expected one of \['inputs', 'labels', 'knowledge', 'mask', 'index', 'other'\]",
+            r"roles\[1\]: expected one of \['inputs', 'labels', 'knowledge', 'mask', 'positions', 'index', ",
         ),
     ],
 )

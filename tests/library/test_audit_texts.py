@@ -7,7 +7,7 @@ from audit_scene import only
 from torch import nn
 
 from kdutils.audit import audit
-from kdutils.losses import sequence
+from kdutils.losses import kd_loss, sequence
 
 N, L, V = 8, 10, 12
 PAD, END = 0, 1
@@ -159,6 +159,36 @@ def test_whole_texts_without_mask_or_labels():
     assert audit(pairs, Writer(4, 0), TEACHER, (text, following)) == []
 
 
+def test_a_mask_of_positions_is_named():
+    def loss_fn(student, text, learned):
+        return forward_kl(student(text), TEACHER(text))[learned.bool()].mean()
+
+    batch = (TEXT[:, :-1], ANSWER[:, 1:])
+    assert "by the role 'positions'" in only(audit(loss_fn, Writer(4, 0), TEACHER, batch))
+    assert audit(loss_fn, Writer(4, 0), TEACHER, batch, roles={1: "positions"}) == []
+
+
+def test_labels_and_mask_that_are_one_token_ahead():
+    def loss_fn(student, text, following, learned):
+        s, kept = student(text), learned.bool()
+        return forward_kl(s, TEACHER(text))[kept].mean() + F.cross_entropy(s[kept], following[kept])
+
+    assert audit(loss_fn, Writer(4, 0), TEACHER, (TEXT[:, :-1], TEXT[:, 1:], ANSWER[:, 1:])) == []
+
+
+@pytest.mark.parametrize("kind", ["logits", "half", "log-probabilities"])
+def test_stored_logits(kind):
+    said = TEACHER(TEXT)
+    stored = {"logits": said, "half": said.half(), "log-probabilities": log_probs(said)}[kind]
+
+    def loss_fn(student, text, answer, said):
+        kept = answer[:, 1:].bool()
+        return 4 * forward_kl(student(text)[:, :-1][kept], said[:, :-1][kept].float(), 2.0).mean()
+
+    assert audit(loss_fn, Writer(4, 0), TEACHER, (*BATCH, stored)) == []
+    assert "out of step" in audit(loss_fn, Writer(4, 0), TEACHER, (*BATCH, stored.flip(0)))[0]
+
+
 def test_conventions_are_said(capsys):
     for name, said in {
         "forward, T = 2, with T²": "· forward KL, KL(teacher ‖ student), at T = 2; if you accumulate",
@@ -168,6 +198,43 @@ def test_conventions_are_said(capsys):
     }.items():
         audit(of_masked(RIGHT[name], 1.0, 0.0), Writer(4, 0), TEACHER, BATCH)
         assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_models_of_transformers(side, capsys):
+    transformers = pytest.importorskip("transformers")
+
+    def model(width, seed):
+        torch.manual_seed(seed)
+        sizes = {"vocab_size": V, "hidden_size": width, "intermediate_size": width, "num_hidden_layers": 1}
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_attention_heads=2))
+
+    student, teacher = model(8, seed=0), model(16, seed=1).eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher.lm_head.weight *= 20
+    batch = transformers.BatchEncoding(DICT_BATCH)
+    if side == "left":
+        fills = {"input_ids": PAD, "attention_mask": 0, "labels": -100}
+        for key, fill in fills.items():
+            moved = torch.full_like(batch[key], fill)
+            for row, length in enumerate(LENGTHS.tolist()):
+                moved[row, L - length :] = batch[key][row, :length]
+            batch[key] = moved
+
+    def loss_fn(kept_of):
+        def of_batch(student, batch):
+            s = student(**batch)  # with the labels it computes its own loss
+            with torch.no_grad():
+                t = teacher(**batch)
+            kept = kept_of(batch)
+            return 0.5 * s.loss + 0.5 * forward_kl(s.logits[:, :-1][kept], t.logits[:, :-1][kept]).mean()
+
+        return of_batch
+
+    assert audit(loss_fn(lambda batch: batch["labels"][:, 1:] != -100), student, teacher, batch) == []
+    assert "cross-entropy" not in capsys.readouterr().out
+    prompts = audit(loss_fn(lambda batch: batch["attention_mask"][:, 1:] == 1), student, teacher, batch)
+    assert "that the batch leaves out (prompt)" in only(prompts)
 
 
 # --- one slip at a time
@@ -410,16 +477,14 @@ def test_no_line_about_texts_where_there_is_none(capsys):
 # The library's own
 
 
-def sparse(s, t, ids, kept):
-    top = log_probs(t).topk(8)
-    return sequence.sparse_kd_loss(s, top.indices, top.values, kept)
-
-
 LIBRARY = {
+    "kd": lambda s, t, ids, kept: kd_loss(s, t, kept) + F.cross_entropy(s[kept], ids[kept]),
     "reverse": lambda s, t, ids, kept: sequence.reverse_kl_loss(s, t, kept),
     "jsd": lambda s, t, ids, kept: sequence.generalized_jsd_loss(s, t, kept),
+    "jsd, T = 2": lambda s, t, ids, kept: sequence.generalized_jsd_loss(
+        s, t, kept, beta=0.9, temperature=2.0
+    ),
     "skew": lambda s, t, ids, kept: sequence.skew_kl_loss(s, t, kept),
-    "sparse": sparse,
     "policy gradient": lambda s, t, ids, kept: sequence.policy_gradient_kd_loss(s, t, ids, kept),
 }
 
@@ -436,6 +501,26 @@ def of_library(loss):
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_loss_of_the_library_passes(name):
     assert audit(of_library(LIBRARY[name]), Writer(4, 0), TEACHER, BATCH) == []
+
+
+@pytest.mark.parametrize("rest", ["bucket", "sampled", "renormalize"])
+def test_sparse_knowledge_of_the_library(rest):
+    said = log_probs(TEACHER(TEXT))
+    if rest == "sampled":
+        torch.manual_seed(0)
+        ids = said.exp().flatten(0, 1).multinomial(6, replacement=True).reshape(N, L, 6)
+    else:
+        ids = said.topk(4).indices
+
+    def loss_fn(student, text, answer, ids, teacher_log_probs):
+        s, _, kept = sequence.next_token(student(text), text, answer)
+        return sequence.sparse_kd_loss(s, ids[:, :-1], teacher_log_probs[:, :-1], kept, rest=rest)
+
+    slips = audit(loss_fn, Writer(4, 0), TEACHER, (*BATCH, ids, said.gather(-1, ids)))
+    if rest == "renormalize":
+        assert "only the teacher's most probable tokens count" in only(slips)
+    else:
+        assert slips == []
 
 
 def test_a_loss_that_never_asks_the_teacher_is_told_so():
