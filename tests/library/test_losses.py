@@ -250,6 +250,22 @@ def test_a_gradient_scaler_skips_no_step(weight):
     assert scaler.get_scale() == 2.0**16
 
 
+@every_loss
+def test_a_nan_is_shown(name):
+    arguments, _ = facts.example(name)
+
+    def spoiled(tensor):
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.index_fill(-1, torch.tensor(0), math.nan)
+
+    for index, argument in enumerate(arguments):
+        if isinstance(argument, Tensor) and not argument.is_floating_point():
+            continue
+        [changed] = mapped(spoiled, [argument])
+        assert call(name, [*arguments[:index], changed, *arguments[index + 1 :]]).isnan(), index
+
+
 # Settings: learned, and out of range
 
 LEARNED = ("temperature", "alpha", "beta", "gamma", "weight", "distance_weight", "angle_weight")

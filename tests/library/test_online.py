@@ -6,8 +6,9 @@ import math
 import loss_facts as facts
 import pytest
 import torch
+import torch.nn.functional as F
 
-from kdutils.losses import dml_loss, ensemble_kd_loss, ensemble_logits, kd_loss
+from kdutils.losses import dml_loss, ensemble_kd_loss, ensemble_logits, kd_loss, mutual_terms
 
 N, K = 6, 7
 SEEDS = range(3)
@@ -86,6 +87,41 @@ def test_dml_in_both_directions_trains_each_network_only_by_its_own_loss():
 def test_dml_is_not_symmetric():
     first, second = pair()
     assert (dml_loss(first, second) - dml_loss(second, first)).abs() > 0.01
+
+
+# A peer's two terms
+
+
+def test_a_peers_terms_are_cross_entropy_and_the_mean_over_the_others():
+    student, labels, others = pair()[0], facts.random_labels(N, K), cohort()
+    terms = mutual_terms(student, others, labels, weight=0.7)
+    assert terms.keys() == {"hard", "mutual"}
+    torch.testing.assert_close(terms["hard"], F.cross_entropy(student, labels))
+    torch.testing.assert_close(terms["mutual"], 0.7 * sum(dml_formula(student, o) for o in others) / 3)
+    torch.testing.assert_close(mutual_terms(student, others, labels)["mutual"], terms["mutual"] / 0.7)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+def test_a_peers_terms_are_at_least_float32_and_teach_this_peer_alone(dtype):
+    student = pair(dtype=dtype)[0].requires_grad_()
+    others = [peer.requires_grad_() for peer in cohort(dtype=dtype)]
+    terms = mutual_terms(student, others, facts.random_labels(N, K).to(torch.int32))
+    assert {term.dtype for term in terms.values()} == {facts.at_least_float32(dtype)}
+    assert {term.shape for term in terms.values()} == {()}
+    sum(terms.values()).backward()
+    assert student.grad.abs().max() > 0
+    assert all(peer.grad is None for peer in others)
+
+
+def test_a_peers_terms_refuse_bad_input():
+    student, labels, others = pair()[0], facts.random_labels(N, K), cohort()
+    rejects = functools.partial(facts.assert_rejects, mutual_terms)
+    for wrong in ([], None, others[0], "peers"):
+        rejects(student, wrong, labels, naming="list_of_logits")
+    rejects(student, [others[0], others[1][:, 1:]], labels, naming=r"list_of_logits\[1\]")
+    rejects(student, others, labels + K, naming="labels")
+    rejects(student[:, :1], [peer[:, :1] for peer in others], labels, naming="student_logits")
+    rejects(student, others, labels, weight=-1.0, naming="weight")
 
 
 # Ensembles of peers
