@@ -60,10 +60,47 @@ def audit(
     *,
     roles: Mapping[Any, str] | None = None,
 ) -> list[str]:
-    """Finds the slips in a distillation loss and prints every test.
+    """Finds the slips in a distillation loss that no training curve shows, and prints every test.
+
+    The loss is run about a hundred times, a few seconds for small networks: with another teacher, with
+    made-up answers of student and teacher, in eval mode, on one batch again and again. Losses on the next
+    token, where the student turns tokens (N, L) into logits (N, L, V) and reads forwards only, have tests of
+    their own.
 
     A line begins with ✓ for a test that was passed, ✗ for a likely slip, – for a test that does not apply,
-    with the reason.
+    with the reason. After a loss on the next token, a line with · says which of the usual conventions it
+    follows: the divergence, the temperature, the factor T², what a mean is taken over. What no test sees:
+    choices made on test data, too few seeds, arms tuned with unequal effort.
+
+    The batch, weights, buffers, gradients, modes and the random numbers of PyTorch, NumPy and Python are
+    afterwards what they were.
+
+    Args:
+        loss_fn: As `fit` takes it: `loss_fn(student, *batch)` with a tuple or list, `loss_fn(student, batch)`
+            with a tensor or a dict, returns a scalar or a dict of named scalars. If it takes one argument
+            more than that, the teacher's answer is appended, as `fit(..., teacher=teacher)` does. It must
+            give the same value for the same tensors and random numbers.
+        student: Whatever the optimizer trains: the network, or a `ModuleDict` of network and regressor. It is
+            run in training mode, as in `fit`.
+        teacher: The trained teacher in the mode in which the training finds it, a list of several, or, as for
+            `fit`, a function of the batch; of a function, tests that look into the network do not apply.
+        batch: As the loader yields it, with N >= 4 samples: a tensor, a tuple, a list or a dict, or a nesting
+            of them. Inputs, labels, masks, indices of samples and the teacher's knowledge are recognized in
+            any order. What counts is first the names that keys and arguments of the loss have, then what the
+            networks are called with and answer, then dtype, shape and values. Labels may be class indices,
+            rows of probabilities (mixup), zeros and ones (several labels), values (regression) or tokens.
+        roles: What was not recognized, or wrongly: from an index or a key of the batch to "inputs", "labels",
+            "knowledge", "mask" (which tokens are real or to be learned, (N, L)), "positions" (the same of
+            logits that are about the next token), "index" (the number of a sample) or "other".
+
+    Returns:
+        The slips, each a sentence; empty if none was found.
+
+    Raises:
+        ValueError: A batch without a tensor, of fewer than four samples, or in which the knowledge cannot be
+            told from the labels; a role or a teacher that is none; a loss that is no scalar.
+
+    The first of these tests are written out in notebook 11.
     """
     slips: list[str] = []
     with random_state_kept():

@@ -101,25 +101,23 @@ def end_token_ignored(text: Text) -> str | None:
     counts = text.teacher_counts | text.labels_count
     if text.tokens.shape[1] < 3 or not counts.any(dim=1).all():
         raise DoesNotApply("there are texts of which nothing counts")
+    last = counts.shape[1] - 1 - counts.flip(1).int().argmax(dim=1)  # the last position that counts
+    ends = text.tokens.gather(1, (last + 1).clamp(max=counts.shape[1] - 1).unsqueeze(1))
+    if len(ends.unique()) == 1:
+        return None  # all texts that are learned end alike
     given = _given_masks(text)
     if given and text.labels is not None:
         last_real = text.tokens.shape[1] - 1 - given[0].flip(1).int().argmax(dim=1)
-        before_last = (last_real - 1).clamp(min=0)
-        rows = torch.arange(len(counts), device=counts.device)
-        if not counts[rows, before_last].any():
+        if (last + 1 < last_real).all():
             return (
                 "the last real token of every text is masked, as the end token is where pad and end share an "
                 "id: the student never learns to stop; take the mask from lengths, not from ids"
             )
         return None
-    last = counts.shape[1] - 1 - counts.flip(1).int().argmax(dim=1)  # the last position that counts
-    rest = [row[start + 2 :] for row, start in zip(text.tokens, last.tolist(), strict=True)]
-    left_out = torch.cat(rest)
-    shortest = min(len(row) for row in rest)
-    ends = text.tokens.gather(1, (last + 1).clamp(max=counts.shape[1] - 1).unsqueeze(1))
-    if shortest == 1 and len(left_out.unique()) == 1 and len(ends.unique()) > 1:
+    left_out = [row[start + 2 :] for row, start in zip(text.tokens, last.tolist(), strict=True)]
+    if min(map(len, left_out)) == 1 and len(torch.cat(left_out).unique()) == 1:
         return (
-            f"the last token to count differs from text to text, and all go on with {int(left_out[0])}, "
+            f"the last token to count differs from text to text, and all go on with {int(left_out[0][0])}, "
             "the longest with one: the end token seems to be masked as padding, with which it shares its "
             "id; take the mask from lengths, not from ids"
         )

@@ -322,6 +322,20 @@ def test_end_token_masked_by_its_label():
     assert "the last real token of every text is masked" in only(broken(of_labels(MEAN), batch))
 
 
+def test_what_follows_the_end_token_may_be_masked():
+    """Chat templates end with a line break after the end token, which is no part of the answer."""
+    text = torch.cat([TEXT[:, :1], TEXT], dim=1)[:, :L]
+    places = torch.arange(L)
+    end = (text == END).int().argmax(dim=1, keepdim=True)
+    text = torch.where((end > 0) & (places == end + 1), 2, text)
+    kept = (end > 0) & (places >= 3) & (places <= end)
+    rows = (end > 0).flatten() & (end.flatten() < L - 1)
+    real = (places <= end + 1).long()
+    batch = {"input_ids": text, "attention_mask": real, "labels": torch.where(kept, text, -100)}
+    batch = {key: tensor[rows] for key, tensor in batch.items()}
+    assert len(batch["input_ids"]) >= 4 and broken(of_labels(MEAN), batch) == []
+
+
 def test_end_token_masked_as_padding():
     text, prompts, lengths = texts(end=PAD)
     kept = (text != PAD) & (prompts.unsqueeze(1) <= PLACES)
