@@ -235,6 +235,20 @@ def probabilities(
     ax.invert_yaxis()
 
 
+def answer(pixels: Tensor, values: Tensor, names: Sequence[str]) -> None:
+    """An image and, beside it, the probabilities that a network gives its classes; see `probabilities`.
+
+    Args:
+        pixels: Shape (1, H, W).
+        values: Shape (K,).
+        names: Of the K classes.
+    """
+    _, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.9), width_ratios=[1, 1.7], layout="constrained")
+    left.imshow(pixels[0].numpy())
+    left.axis("off")
+    probabilities(values, names, right)
+
+
 def borders(logits: Tensor, extent: float, ax: Axes, color: str, linewidth: float = 0.7) -> None:
     """Where each of many classifiers of points in the plane changes its mind: its borders, drawn as lines.
 

@@ -249,6 +249,15 @@ def test_small_probabilities_are_bars_that_can_be_seen_and_read():
     assert top > bottom, "the first class is on top"
 
 
+def test_an_answer_stands_beside_its_image():
+    pixels = torch.arange(4, dtype=torch.uint8).reshape(1, 2, 2)
+    plot.answer(pixels, torch.tensor([0.9, 0.1]), ["bag", "boot"])
+    left, right = plt.gcf().axes
+    assert (left.images[0].get_array() == pixels[0].numpy()).all() and not left.axison
+    assert [label.get_text() for label in right.get_yticklabels()] == ["bag", "boot"]
+    assert len(right.patches) == 2
+
+
 def test_borders_lie_where_a_classifier_changes_its_mind():
     """Class 0 left of x = −1, class 1 up to x = 1, class 2 beyond."""
     x = torch.linspace(-2, 2, 41).expand(41, -1)
