@@ -1,6 +1,7 @@
-"""The same distillation in other people's loops: teacher run in every step, the same networks and data.
+"""The same distillation in other people's loops: the same networks, data and teacher.
 
 Each function trains a student for some steps and calls `tick()` once in every step, right before the loss.
+The data are images and labels, and the teacher's logits where they are cached; else it is run in every step.
 Lightning, Transformers and torchdistill are no part of this project's environment:
 
     .venv/bin/pip install -e ".[peers]"
@@ -19,6 +20,14 @@ from kdutils.losses import kd_loss
 
 LR, TEMPERATURE, LABEL_WEIGHT = 0.06, 4.0, 0.1
 Tick = Callable[[], None]
+
+
+def with_answers(teacher: nn.Module, batch: Any) -> Any:
+    """Images, labels and the teacher's logits."""
+    if len(batch) == 3:
+        return batch
+    with torch.no_grad():
+        return (*batch, teacher(batch[0]))
 
 
 def weighted(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,10 +65,9 @@ def pytorch_tutorial(
     teacher.eval()
     student.train()
     running_loss = 0.0
-    for inputs, labels in epochs_of(DataLoader(data, batch_size, shuffle=True), steps):
+    for batch in epochs_of(DataLoader(data, batch_size, shuffle=True), steps):
         optimizer.zero_grad()
-        with torch.no_grad():
-            teacher_logits = teacher(inputs)
+        inputs, labels, teacher_logits = with_answers(teacher, batch)
         student_logits = student(inputs)
         tick()
         soft_targets = nn.functional.softmax(teacher_logits / 2, dim=-1)
@@ -85,11 +93,11 @@ def torchdistill_loss(
     teacher.eval()
     student.train()
     losses = []
-    for inputs, labels in epochs_of(DataLoader(data, batch_size, shuffle=True), steps):
-        with torch.no_grad():
-            of_teacher = {"fc": {"output": teacher(inputs)}}
-        of_student = {"fc": {"output": student(inputs)}}
+    for batch in epochs_of(DataLoader(data, batch_size, shuffle=True), steps):
+        inputs, labels, teacher_logits = with_answers(teacher, batch)
+        student_logits = student(inputs)
         tick()
+        of_student, of_teacher = ({"fc": {"output": x}} for x in (student_logits, teacher_logits))
         loss = criterion(of_student, of_teacher, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -110,9 +118,7 @@ def lightning(
             self.student, self.teacher = student, teacher.eval().requires_grad_(False)
 
         def training_step(self, batch: Any, _: int) -> Tensor:
-            inputs, labels = batch
-            with torch.no_grad():
-                teacher_logits = self.teacher(inputs)
+            inputs, labels, teacher_logits = with_answers(self.teacher, batch)
             student_logits = self.student(inputs)
             tick()
             return weighted(student_logits, teacher_logits, labels)
@@ -142,15 +148,13 @@ def hugging_face_trainer(
 
     class Distillation(Trainer):
         def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Tensor:
-            with torch.no_grad():
-                teacher_logits = teacher(inputs["images"])
-            student_logits = model(inputs["images"])
+            images, labels, teacher_logits = with_answers(teacher, tuple(inputs.values()))
+            student_logits = model(images)
             tick()
-            return weighted(student_logits, teacher_logits, inputs["labels"])
+            return weighted(student_logits, teacher_logits, labels)
 
     def collated(samples: list[Any]) -> dict[str, Tensor]:
-        images, labels = default_collate(samples)
-        return {"images": images, "labels": labels}
+        return dict(zip(("images", "labels", "teacher_logits"), default_collate(samples), strict=False))
 
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(

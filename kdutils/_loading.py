@@ -19,9 +19,13 @@ from kdutils._validate import description
 from kdutils.batches import Batches
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """A copy of the tensors in a batch, on the device: what is done to it leaves the loader's data alone."""
-    return map_tensors(lambda tensor: tensor.to(device, copy=True), value)
+def to_device(value: Any, device: torch.device, copy: bool = True) -> Any:
+    """The batch with its tensors on the device, copied so that the loader's own data stay as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device, copy=copy)
+    if type(value) is tuple:  # as nearly every batch: less work than for any nesting
+        return tuple([to_device(part, device, copy) for part in value])
+    return map_tensors(lambda tensor: tensor.to(device, copy=copy), value)
 
 
 def arguments_of(batch: Any) -> tuple[Any, ...]:

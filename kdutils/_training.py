@@ -214,33 +214,41 @@ class Curves:
 
     def add(self, terms: dict[str, Tensor], batch: tuple[Any, ...], model: nn.Module) -> None:
         """Adds a step; raises FloatingPointError for numbers that are not finite."""
+        if self._block == 1:
+            self._append(_numbers([terms])[0], lambda: _cause(batch, model))
+            return
         self._waiting.append({name: term.detach() for name, term in terms.items()})
-        if len(self._waiting) >= self._block:
-            self.fetch(lambda: _cause(batch, model))
+        if len(self._waiting) == self._block:
+            self.fetch()
 
-    def fetch(self, cause: Callable[[], str] = str) -> None:
+    def fetch(self) -> None:
+        """Fetches what waits."""
         waiting, self._waiting = self._waiting, []
+        late = "; noticed later, since values are fetched in blocks of steps"
         for values in _numbers(waiting):
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    late = "; noticed later, since values are fetched in blocks of steps"
-                    why = cause() if self._block == 1 else late
-                    raise FloatingPointError(f"step {self.length}: the term {name!r} is {value}{why}")
-            for name in self.history | values:
-                self.history.setdefault(name, [math.nan] * self.length).append(values.get(name, math.nan))
-            self.length += 1
+            self._append(values, lambda: late)
 
     def fetch_finite(self) -> None:
         """Fetches what waits up to the first number that is not finite, without a complaint."""
         with suppress(Exception):
             self.fetch()
 
+    def _append(self, values: dict[str, float], cause: Callable[[], str]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"step {self.length}: the term {name!r} is {value}{cause()}")
+        for name in self.history | values:
+            if name not in self.history:
+                self.history[name] = [math.nan] * self.length
+            self.history[name].append(values.get(name, math.nan))
+        self.length += 1
+
 
 def _numbers(waiting: list[dict[str, Tensor]]) -> list[dict[str, float]]:
     """The same with numbers for tensors; from another device than the CPU they come in one transfer."""
-    if not waiting or waiting[-1]["loss"].device.type == "cpu":
+    device = waiting[-1]["loss"].device if waiting else torch.device("cpu")
+    if device.type == "cpu":
         return [{name: term.item() for name, term in terms.items()} for terms in waiting]
-    device = waiting[-1]["loss"].device
     numbers = iter(torch.stack([t.to(device) for terms in waiting for t in terms.values()]).cpu().tolist())
     return [{name: next(numbers) for name in terms} for terms in waiting]
 

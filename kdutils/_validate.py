@@ -243,8 +243,10 @@ def paired_rows(
         booleans of the shape without K, or None for all.
     """
     class_dim = require_logits(names[0], student, names[1], other, class_dim, min_classes)
-    shape = student.movedim(class_dim, -1).shape[:-1]
-    kept = require_mask("mask", mask, shape, may_be_empty=denominator is not None)
+    kept = None
+    if mask is not None:
+        shape = student.movedim(class_dim, -1).shape[:-1]
+        kept = require_mask("mask", mask, shape, may_be_empty=denominator is not None)
     return kept_rows(student, kept, class_dim), kept_rows(other.detach(), kept, class_dim), kept
 
 

@@ -43,6 +43,7 @@ from kdutils._training import (
 )
 from kdutils._trees import tensors_in
 from kdutils._validate import description
+from kdutils.batches import Batches
 from kdutils.batches import batches as in_memory_batches
 
 STEPS_IN_A_BLOCK = 50  # of a history that lies on a GPU: fetching it makes the CPU wait
@@ -144,14 +145,14 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
     curves = Curves(1 if device.type == "cpu" or on_step else STEPS_IN_A_BLOCK)
     loss_fn = tried_on_last(loss_fn, size_of_last(batches, steps))
-    endless_batches = endless(batches)
+    endless_batches, shared = endless(batches), not isinstance(batches, Batches)  # it makes new tensors
     if isinstance(teacher, nn.Module):
         teacher.eval()
     put_in_training_mode(model)
     try:
         with tqdm(range(steps), unit="step", leave=False, delay=10) as progress:  # shown after ten seconds
             for step in progress:
-                batch = to_device(next(endless_batches), device)
+                batch = to_device(next(endless_batches), device, copy=shared)
                 with precision:
                     arguments = (*arguments_of(batch), *answers_of(teacher, batch))
                     terms = named_terms(loss_fn(model, *arguments))
