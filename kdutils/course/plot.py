@@ -166,16 +166,31 @@ def curves(
         ylabel: The measure with its unit.
     """
     ax = plt.subplots()[1] if ax is None else ax
+    ends: dict[str, tuple[float, float, str]] = {}
     for (arm, points), color in zip(arms.items(), role_colors(list(arms)).values(), strict=True):
         means = [sum(values) / len(values) for values in points.values()]
         for x, values in points.items():
             ax.scatter([x] * len(values), values, color=color, s=10, alpha=0.35, linewidth=0, zorder=2)
         ax.plot(list(points), means, color=color, marker=MARKERS.get(color, "^"), markersize=5, zorder=3)
-        end = (list(points)[-1], means[-1])
-        ax.annotate(arm, end, xytext=(9, 0), textcoords="offset points", va="center", color=color)
+        ends[arm] = (list(points)[-1], means[-1], color)
     _doubling_axis(ax, sorted({x for points in arms.values() for x in points}))
+    _name_ends(ax, ends)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
+
+
+def _name_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]], line: float = 13) -> None:
+    """The name of every arm beside its line's end (x, y, color); names that would overlap are moved apart.
+
+    line: the least distance between two names, in points.
+    """
+    ax.autoscale_view()
+    below = -float("inf")
+    for arm, (x, y, color) in sorted(ends.items(), key=lambda item: item[1][1]):
+        height = ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi
+        below = max(height, below + line)
+        offset = (9, below - height)
+        ax.annotate(arm, (x, y), xytext=offset, textcoords="offset points", va="center", color=color)
 
 
 def gain_curve(

@@ -215,12 +215,21 @@ def test_curves_go_through_the_means_and_show_every_seed():
     assert [positions for positions, _, _ in dots(ax)] == [
         [[75, 1], [75, 3]], [[1200, 4], [1200, 6]], [[75, 0], [75, 1]],
     ]  # fmt: skip
-    assert [(text.get_text(), text.xy) for text in ax.texts] == [
+    assert {(text.get_text(), text.xy) for text in ax.texts} == {
         ("labels only", (1200, 5)),
         ("distilled", (75, 0.5)),
-    ]
+    }
     assert ax.get_xscale() == "log" and ticks(ax) == ["75", "1,200"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("steps", "test accuracy (%)")
+
+
+def test_names_of_curves_that_end_close_together_do_not_overlap():
+    arms = {"distilled": {50: [0.0], 500: [80.2]}, "labels only": {50: [40.0], 500: [80.0]}}
+    ax = plot.curves(arms)
+    ax.figure.canvas.draw()
+    lower, upper = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert lower.y1 < upper.y0
+    assert max(ax.texts, key=lambda text: text.get_window_extent().y0).get_text() == "distilled"
 
 
 def test_a_curve_of_gains_has_their_intervals_and_numbers():
