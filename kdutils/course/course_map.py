@@ -20,13 +20,15 @@ def course_map() -> Figure:
     Source of the three components: Gou, Yu, Maybank and Tao 2021, "Knowledge Distillation: A Survey", sec. 1.
     """
     figure, ax = plt.subplots(figsize=(8.6, 5.4))
-    ax.set(xlim=(0, 21.5), ylim=(0, 13.5), aspect="equal")
+    ax.set(xlim=(0, 21.5), ylim=(-0.5, 13.5), aspect="equal")
     ax.axis("off")
     _draw_knowledge(ax)
     _draw_algorithms(ax)
     _draw_architectures(ax)
     rest = "10  pruning, and the tools combined      11  silent failures      12  DistilBERT"
-    ax.text(10.75, 0.25, rest, ha="center", fontsize="small", color=TEACHER)
+    beyond = "and beyond: language models, one-step generators, what else is passed on, your own problem"
+    ax.text(10.75, 0.5, rest, ha="center", fontsize="small", color=TEACHER)
+    ax.text(10.75, -0.3, beyond, ha="center", fontsize="small", color=TEACHER)
     return figure
 
 
