@@ -109,7 +109,7 @@ def numbers_of(notebook: NotebookNode) -> set[float]:
                 texts = [output.get("text", "")]
                 texts += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
                 for text in texts:
-                    shown = CLAIM.sub(r"\1", re.sub(r"<[^>]+>", " ", text))
+                    shown = CLAIM.sub(r"\1", re.sub(r"</?[A-Za-z][^<>]*>", " ", text))
                     found |= {float(number.replace(",", "")) for number in IN_TEXT.findall(shown)}
     return found
 

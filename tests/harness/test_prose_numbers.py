@@ -12,7 +12,8 @@ CODE = [
     new_code_cell(
         "IMAGES = 20_000\nweights = {'soft': 0.9}\n%timeit 77.7\ncheck('the gain, points', gain, above=2.5)",
         outputs=[
-            printed("✓ the gain, points: 3.84 (> 2.5)\nDistilled: -1.27 ± 0.31, of 296,672 parameters\n")
+            printed("✓ the gain, points: 3.84 (> 2.5)\nDistilled: -1.27 ± 0.31, of 296,672 parameters\n"),
+            printed("✓ a null, points: 0.2 (> -5 and < 2.5)\n✓ the next, points: 6.91 (> 0.5)\n"),
         ],
     ),
     new_code_cell("table", outputs=[shown_as_table("<td>81.46</td>", "0.0567")]),
@@ -30,6 +31,7 @@ def complaints(prose, tmp_path, *more):
         "The student gains 3.8 points.",
         "It gains about 4 points, 3.84 to be exact.",
         "It loses 1.27 ± 0.3 points.",
+        "The claim after one between two bounds: 6.9 points.",
         "It has 296,672 parameters and reaches 81.5%.",
         "One answer in eighteen is wrong: 5.67 %, or 6%.",
         "With weight 0.9, on 20,000 images, it gains 3.8 points.",
