@@ -9,6 +9,7 @@ function, which returns the axes so that a chapter may add to it.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -16,13 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
-from kdutils.course.plot import BASELINE, DISTILLED, TEACHER
+from kdutils.course.plot import BASELINE, DISTILLED, OTHERS, TEACHER
 
 STUDENT = DISTILLED
 LOSS = "#b0413e"
 PALE = {TEACHER: "#e4e4e4", STUDENT: "#dbe8f4", BASELINE: "#fbe6d3", LOSS: "#f6e0df"}
 DASHES = (0, (4, 3))
 Point = tuple[float, float]
+_EIGHTHS = [eighth / 8 for eighth in range(9)]
 
 
 class Place(NamedTuple):
@@ -143,12 +145,13 @@ def gradient(ax: Axes, *corners: Point) -> None:
     _arrow(ax, last_but_one, end, LOSS, DASHES)
 
 
-def _arrow(ax: Axes, start: Point, end: Point, color: str, linestyle: str | tuple) -> None:
+def _arrow(ax: Axes, start: Point, end: Point, color: str, linestyle: str | tuple, bend: float = 0.0) -> None:
     arrow = FancyArrowPatch(
         start,
         end,
         arrowstyle="-|>",
         mutation_scale=12,
+        connectionstyle=f"arc3,rad={bend}",
         shrinkA=0,
         shrinkB=2,
         color=color,
@@ -164,6 +167,31 @@ def note(ax: Axes, place: Point, text: str, color: str = TEACHER, ha: str = "cen
 
 
 # Mechanisms
+
+
+def distillation_system(pixels: Tensor) -> Axes:
+    """Chapter 00: a teacher, a student, and the three components: knowledge, algorithm, architecture.
+
+    Args:
+        pixels: An image that both look at, shape (H, W).
+    """
+    ax = sheet(13, 6.6)
+    picture = image(ax, Place(1.3, 3.6, 1.9, 1.9), pixels)
+    teacher = network(ax, Place(5.0, 5.0, 3.2, 1.9), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(5.0, 2.2, 1.9, 1.1), "student", STUDENT, trained=True)
+    taught = bars(ax, Place(8.6, 5.0, 1.9, 1.1), [0.25, 0.4, 0.2, 1, 0.65], TEACHER)
+    tried = bars(ax, Place(8.6, 2.2, 1.9, 1.1), [0.5, 0.35, 0.4, 1, 0.4], STUDENT)
+    compared = loss(ax, (11.3, 3.6), "loss", radius=0.6)
+    for net, answer, color in ((teacher, taught, TEACHER), (student, tried, STUDENT)):
+        flow(ax, picture.right, net.left, color)
+        flow(ax, net.right, answer.left, color)
+        flow(ax, answer.right, compared.left, color)
+    below = 0.75
+    gradient(ax, compared.bottom, (compared.x, below), (student.x, below), student.bottom)
+    note(ax, (8.6, 6.25), "1 · KNOWLEDGE: what is passed on", OTHERS[0])
+    note(ax, (8.3, 0.35), "2 · ALGORITHM: who learns from whom, and when", OTHERS[1])
+    note(ax, (5.4, 3.4), "3 · ARCHITECTURE: into what", BASELINE)
+    return ax
 
 
 def response_distillation(pixels: Tensor, label: str) -> Axes:
@@ -194,6 +222,75 @@ def response_distillation(pixels: Tensor, label: str) -> Axes:
     note(ax, (11.15, 4.6), "× 0.9", LOSS, ha="left")
     note(ax, (11.15, 1.2), "× 0.1", LOSS, ha="left")
     _gradient_below(ax, student, kd, ce)
+    return ax
+
+
+def stored_views(original: Tensor, view: Tensor) -> Axes:
+    """Chapter 04: what the teacher looks at while the student sees a view: the original, or the same view.
+
+    Args:
+        original: An image, shape (H, W).
+        view: The same image moved, shape (H, W).
+    """
+    ax = sheet(13.2, 5.6, scale=0.55)
+    for left, title, is_stale in ((0.0, "stale answer", True), (6.8, "matching answer", False)):
+        whole = image(ax, Place(left + 1.0, 3.8, 1.5, 1.5), original)
+        moved = image(ax, Place(left + 1.0, 1.0, 1.5, 1.5), view)
+        teacher = network(ax, Place(left + 3.5, 3.8, 2.0, 1.4), "teacher", TEACHER, trained=False)
+        student = network(ax, Place(left + 3.5, 1.0, 1.9, 1.2), "student", STUDENT, trained=True)
+        kd = loss(ax, (left + 5.6, 2.4), "KL")
+        flow(ax, whole.bottom, moved.top)
+        note(ax, (left + 1.15, 2.4), "moved", ha="left")
+        flow(ax, (whole if is_stale else moved).right, teacher.left)
+        flow(ax, moved.right, student.left, STUDENT)
+        flow(ax, teacher.right, kd.top)
+        flow(ax, student.right, kd.bottom, STUDENT)
+        note(ax, (left + 3.2, 5.2), title, LOSS if is_stale else STUDENT)
+    return ax
+
+
+def fewer_steps() -> Axes:
+    """Chapter 16: the teacher's many small steps, the student's single one, and a loss where both end."""
+    ax = sheet(13, 4.6)
+    noise, end = (1.4, 2.6), (10.2, 1.9)
+    way = [(noise[0] + (end[0] - noise[0]) * t, noise[1] + 5.2 * t * (1 - t) - 0.7 * t) for t in _EIGHTHS]
+    for start, stop in pairwise(way):
+        _arrow(ax, start, stop, TEACHER, "-")
+    drawn = end[0] - 0.7, end[1] - 0.75
+    _arrow(ax, noise, drawn, STUDENT, "-", bend=0.16)
+    for place, color in ((noise, "0.6"), (end, TEACHER), (drawn, STUDENT)):
+        ax.add_patch(Circle(place, 0.17, facecolor=color, edgecolor="white", zorder=3))
+    note(ax, (noise[0], noise[1] + 0.5), "noise")
+    note(ax, (5.8, 4.2), "teacher (frozen): many small steps", TEACHER)
+    note(ax, (5.4, 0.5), "student (trained): one step", STUDENT)
+    compared = loss(ax, (12.0, 1.5), "MSE")
+    flow(ax, end, compared.left, TEACHER)
+    flow(ax, drawn, compared.left, STUDENT)
+    return ax
+
+
+def subliminal_learning(noise: Tensor) -> Axes:
+    """Chapter 17: both networks see noise; only three outputs without a meaning are compared.
+
+    Args:
+        noise: An image of noise, shape (H, W).
+    """
+    ax = sheet(12.4, 5.2)
+    picture = image(ax, Place(1.1, 2.6, 1.7, 1.7), noise)
+    teacher = network(ax, Place(4.2, 3.9, 2.4, 1.4), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(4.2, 1.3, 2.4, 1.4), "student", STUDENT, trained=True)
+    data(ax, Place(7.6, 4.65, 2.3, 0.6), "ten classes: unused")
+    taught = data(ax, Place(7.6, 3.5, 2.3, 0.6), "three numbers")
+    tried = data(ax, Place(7.6, 1.7, 2.3, 0.6), "three numbers", STUDENT)
+    data(ax, Place(7.6, 0.55, 2.3, 0.6), "ten classes: unused", STUDENT)
+    mse = loss(ax, (10.3, 2.6), "MSE", radius=0.6)
+    for net, answer, color in ((teacher, taught, TEACHER), (student, tried, STUDENT)):
+        flow(ax, picture.right, net.left)
+        flow(ax, net.right, answer.left, color)
+        flow(ax, answer.right, mse.left, color)
+    gradient(ax, mse.right, (11.7, 2.6), (11.7, 0.1), (4.2, 0.1), student.bottom)
+    note(ax, (1.1, 1.45), "noise, new in every step")
+    note(ax, (11.6, 1.3), "gradient", LOSS, ha="right")
     return ax
 
 

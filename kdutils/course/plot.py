@@ -32,6 +32,7 @@ ROLES = {
     "hard decisions": HARD_DECISIONS,
     "distilled": DISTILLED,
     "soft targets": DISTILLED,
+    "student": DISTILLED,
     "KD": DISTILLED,
 }
 
@@ -80,6 +81,7 @@ def every_seed(
     measure: str | None = None,
     ax: Axes | None = None,
     references: Mapping[str, float] | None = None,
+    digits: int = 1,
 ) -> Axes:
     """Every seed a dot, paired dots joined by a line, the mean a bar with its number: a column for every arm.
 
@@ -89,6 +91,7 @@ def every_seed(
         ax: Axes to draw into.
         references: Named values, such as the teacher's accuracy or chance. Each is a dashed line; one that
             is too far away to leave the dots room is named at the edge instead.
+        digits: Decimals of the means.
 
     Raises:
         ValueError: An unknown measure, or an interrupt has left no finished seed.
@@ -105,7 +108,7 @@ def every_seed(
             [x] * len(runs.seeds), columns[x], color=color, marker=MARKERS.get(color, "^"), s=28, zorder=3
         )
         ax.hlines(mean, x - 0.2, x + 0.2, color=color, linewidth=2.5, zorder=2)
-        ax.annotate(f"{mean:.1f}", (x + 0.24, mean), va="center", fontsize="small", color=color)
+        ax.annotate(f"{mean:.{digits}f}", (x + 0.24, mean), va="center", fontsize="small", color=color)
     _draw_references(ax, references or {}, [value for column in columns for value in column])
     ax.set(xticks=range(len(arms)), xticklabels=[textwrap.fill(arm, 14) for arm in arms], ylabel=measure)
     ax.set_xlim(-0.5, len(arms) - 0.4)

@@ -111,3 +111,54 @@ def test_every_arrow_of_response_distillation_ends_within_the_sheet():
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     for arrow in of_kind(ax, FancyArrowPatch):
         assert all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in ends(arrow))
+
+
+def test_a_distillation_system_names_its_three_components():
+    ax = drawings.distillation_system(PIXELS)
+    said = " ".join(words(ax))
+    assert all(component in said for component in ("KNOWLEDGE", "ALGORITHM", "ARCHITECTURE"))
+    frames = {to_hex(box.get_edgecolor()): box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)}
+    assert frames == {TEACHER: "--", STUDENT: "-"}
+    (back,) = [ends(a)[1] for a in of_kind(ax, FancyArrowPatch) if a.get_linestyle() != "-"]
+    student = of_kind(ax, FancyBboxPatch)[1].get_path().get_extents()
+    assert back == pytest.approx(((student.x0 + student.x1) / 2, student.y0))
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    for arrow in of_kind(ax, FancyArrowPatch):
+        assert all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in ends(arrow))
+
+
+def test_stored_views_show_the_student_the_view_and_the_teacher_the_original_or_the_view():
+    ax = drawings.stored_views(PIXELS, PIXELS.flip(1))
+    assert {"stale answer", "matching answer", "moved", "teacher", "frozen", "student"} <= words(ax)
+    frames = [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)]
+    assert frames == ["--", "-"] * 2
+    arrows = [ends(arrow) for arrow in of_kind(ax, FancyArrowPatch)]
+    (stale_start, stale_end), (start, end) = (arrows[1 + 5 * panel] for panel in (0, 1))
+    assert stale_start[1] == stale_end[1]  # the original lies beside the teacher
+    assert start[1] == arrows[7][0][1] < end[1]  # the view, from which the student's arrow starts, too
+    assert all(0 <= x <= 13.2 and 0 <= y <= 5.6 for arrow in arrows for x, y in arrow)
+
+
+def test_few_steps_start_where_many_do_and_one_loss_compares_their_ends():
+    ax = drawings.fewer_steps()
+    noise, end, drawn, compared = of_kind(ax, Circle)
+    arrows = of_kind(ax, FancyArrowPatch)
+    of_student = [a for a in arrows if to_hex(a.get_edgecolor()) == STUDENT]
+    of_teacher = [a for a in arrows if to_hex(a.get_edgecolor()) == TEACHER]
+    assert len(of_student) == 2 and len(of_teacher) == 9  # one step, and eight; one more each to the loss
+    assert ends(of_student[0]) == [noise.center, drawn.center]
+    assert (ends(of_teacher[0])[0], ends(of_teacher[-1])[0]) == (noise.center, end.center)
+    assert to_hex(compared.get_edgecolor()) == LOSS
+
+
+def test_in_subliminal_learning_only_three_numbers_of_each_network_reach_the_loss():
+    ax = drawings.subliminal_learning(PIXELS)
+    assert {"teacher", "frozen", "student", "trained", "three numbers", "MSE"} <= words(ax)
+    frames = {to_hex(box.get_edgecolor()): box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)}
+    assert frames == {TEACHER: "--", STUDENT: "-"}
+    (circle,) = of_kind(ax, Circle)
+    x, y = circle.center
+    arrows = of_kind(ax, FancyArrowPatch)
+    compared = [a for a in arrows if ends(a)[1] == pytest.approx((x - circle.radius, y))]
+    assert [to_hex(a.get_edgecolor()) for a in compared] == [TEACHER, STUDENT]
+    assert sum(a.get_linestyle() != "-" for a in arrows) == 1

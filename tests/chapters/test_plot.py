@@ -117,6 +117,11 @@ def test_every_seed_is_a_dot_in_its_arms_column():
     assert len({corners for _, _, corners in drawn}) == 3
 
 
+def test_means_have_as_many_decimals_as_asked_for():
+    ax = plot.every_seed(RUNS, digits=3)
+    assert [text.get_text() for text in ax.texts] == [f"{RUNS.mean(arm):.3f}" for arm in ARMS]
+
+
 def test_paired_seeds_are_joined_and_means_are_bars():
     ax = plot.every_seed(RUNS)
     assert [list(line.get_ydata()) for line in ax.lines] == [
