@@ -68,8 +68,11 @@ def sheet(width: float, height: float, scale: float = 0.6) -> Axes:
     return ax
 
 
-def network(ax: Axes, place: Place, name: str, color: str, trained: bool) -> Place:
-    """A network: a rounded box, its frame solid where it is trained, dashed where it is frozen."""
+def network(ax: Axes, place: Place, name: str, color: str, trained: bool, state: str = "") -> Place:
+    """A network: a rounded box, its frame solid where it is trained, dashed where it is frozen.
+
+    state: what stands below its name, in place of "trained" or "frozen".
+    """
     corner = place.left[0] + 0.12, place.bottom[1] + 0.12
     box = FancyBboxPatch(
         corner,
@@ -82,7 +85,7 @@ def network(ax: Axes, place: Place, name: str, color: str, trained: bool) -> Pla
         linestyle="-" if trained else "--",
     )
     ax.add_patch(box)
-    state = "trained" if trained else "frozen"
+    state = state or ("trained" if trained else "frozen")
     ax.text(place.x, place.y + 0.16, name, ha="center", va="center", color=color, weight="bold")
     ax.text(place.x, place.y - 0.26, state, ha="center", va="center", color=color, fontsize="small")
     return place
@@ -123,6 +126,19 @@ def bars(ax: Axes, place: Place, heights: Sequence[float], color: str, caption: 
         ax.add_patch(Rectangle(corner, 0.7 * step, size, facecolor=color, edgecolor="none"))
     ax.plot([place.left[0], place.right[0]], [place.bottom[1]] * 2, color=color, linewidth=1)
     ax.text(place.x, place.bottom[1] - 0.08, caption, ha="center", va="top", color=color, fontsize="small")
+    return place
+
+
+def grid(ax: Axes, place: Place, shades: Sequence[Sequence[float]], color: str) -> Place:
+    """A map or a matrix: rows of squares, the darker the larger the value between 0 and 1."""
+    rows, columns = len(shades), len(shades[0])
+    width, height = place.width / columns, place.height / rows
+    for i, row in enumerate(shades):
+        for j, shade in enumerate(row):
+            corner = place.left[0] + j * width, place.top[1] - (i + 1) * height
+            ax.add_patch(Rectangle(corner, width, height, facecolor=color, alpha=shade, edgecolor="none"))
+    corner = place.left[0], place.bottom[1]
+    ax.add_patch(Rectangle(corner, place.width, place.height, facecolor="none", edgecolor=color))
     return place
 
 
@@ -223,6 +239,239 @@ def response_distillation(pixels: Tensor, label: str) -> Axes:
     note(ax, (11.15, 1.2), "× 0.1", LOSS, ha="left")
     _gradient_below(ax, student, kd, ce)
     return ax
+
+
+def hint_transfer() -> Axes:
+    """Chapter 02: a trained regressor lifts the student's middle layer to the channels of the teacher's."""
+    ax = sheet(12.4, 6.8)
+    teacher, student = _layers(ax)
+    regressor = network(ax, Place(5.2, 2.75, 2.2, 1.1), "regressor", STUDENT, trained=True)
+    compared = loss(ax, (5.2, 4.25), "MSE", radius=0.5)
+    flow(ax, teacher[1].bottom, compared.top)
+    flow(ax, student[1].top, regressor.bottom, STUDENT)
+    flow(ax, regressor.top, compared.bottom, STUDENT)
+    note(ax, (5.4, 5.0), "64 channels", TEACHER, ha="left")
+    note(ax, (5.4, 3.54), "64 channels", STUDENT, ha="left")
+    note(ax, (5.0, 1.75), "12 channels", STUDENT, ha="right")
+    note(ax, (3.9, 2.75), "thrown away\nafter training", STUDENT, ha="right")
+    gradient(ax, compared.right, (8.9, 4.25), (8.9, 2.75), regressor.right)
+    gradient(ax, (8.9, 2.75), (8.9, 1.75), (5.8, 1.75), (5.8, student[1].top[1]))
+    note(ax, (9.1, 3.5), "gradient", LOSS, ha="left")
+    return ax
+
+
+def attention_transfer() -> Axes:
+    """Chapter 02: every layer becomes one map of where it is active; the maps are compared."""
+    ax = sheet(12.4, 6.8)
+    shown = [
+        (
+            [[0.1, 0.2, 0.5], [0.2, 0.9, 0.7], [0.1, 0.3, 0.2]],
+            [[0.5, 0.2, 0.1], [0.3, 0.4, 0.8], [0.2, 0.6, 0.1]],
+        ),
+        (
+            [[0.8, 0.3, 0.1], [0.6, 0.2, 0.1], [0.1, 0.3, 0.1]],
+            [[0.4, 0.5, 0.1], [0.7, 0.1, 0.2], [0.1, 0.6, 0.3]],
+        ),
+        (
+            [[0.1, 0.6, 0.1], [0.2, 0.9, 0.2], [0.4, 0.1, 0.1]],
+            [[0.2, 0.3, 0.7], [0.1, 0.6, 0.3], [0.6, 0.1, 0.2]],
+        ),
+    ]
+    for taught, trained, (theirs, own) in zip(*_layers(ax), shown, strict=True):
+        x = taught.x
+        compared = loss(ax, (x, 3.4), "MSE", radius=0.45)
+        map_above = grid(ax, Place(x, 4.6, 0.75, 0.75), theirs, TEACHER)
+        map_below = grid(ax, Place(x, 2.2, 0.75, 0.75), own, STUDENT)
+        flow(ax, taught.bottom, map_above.top)
+        flow(ax, map_above.bottom, compared.top)
+        flow(ax, trained.top, map_below.bottom, STUDENT)
+        flow(ax, map_below.top, compared.bottom, STUDENT)
+    note(ax, (9.2, 4.6), "mean of the squared\nchannels, length 1", TEACHER, ha="left")
+    note(ax, (9.2, 2.2), "the same map,\nfewer channels", STUDENT, ha="left")
+    note(ax, (9.2, 3.4), "one loss for each layer", LOSS, ha="left")
+    return ax
+
+
+def flow_transfer() -> Axes:
+    """Chapter 02: two layers of a network become one matrix of which channels go together."""
+    ax = sheet(12.4, 6.8)
+    teacher, student = _layers(ax)
+    theirs = [[0.9, 0.1, 0.1, 0.6], [0.1, 0.7, 0.2, 0.1], [0.2, 0.1, 0.8, 0.3]]
+    own = [[0.4, 0.3, 0.2, 0.5], [0.3, 0.4, 0.6, 0.1], [0.5, 0.1, 0.4, 0.4]]
+    x = (teacher[0].x + teacher[1].x) / 2
+    matrix_above = grid(ax, Place(x, 4.55, 1.2, 0.9), theirs, TEACHER)
+    matrix_below = grid(ax, Place(x, 2.25, 1.2, 0.9), own, STUDENT)
+    compared = loss(ax, (x, 3.4), "MSE", radius=0.45)
+    for layers, matrix, color in ((teacher, matrix_above, TEACHER), (student, matrix_below, STUDENT)):
+        side = matrix.top if color == TEACHER else matrix.bottom
+        for layer in layers[:2]:
+            start = layer.bottom if color == TEACHER else layer.top
+            flow(ax, start, side, color)
+    flow(ax, matrix_above.bottom, compared.top)
+    flow(ax, matrix_below.top, compared.bottom, STUDENT)
+    note(ax, (x - 0.8, 4.55), "early channels", TEACHER, ha="right")
+    note(ax, (x + 0.8, 4.55), "× middle channels: which fire at the same places?", TEACHER, ha="left")
+    note(ax, (x + 0.8, 2.25), "the same table, after a regressor on each layer", STUDENT, ha="left")
+    return ax
+
+
+def pattern_transfer() -> Axes:
+    """Chapter 02: the channels of a layer as a set of patterns; two sets are compared, in no order."""
+    ax = sheet(12.4, 6.8)
+    teacher, student = _layers(ax)
+    theirs = [
+        [[0.9, 0.1], [0.2, 0.1]],
+        [[0.1, 0.2], [0.8, 0.7]],
+        [[0.1, 0.9], [0.1, 0.6]],
+        [[0.3, 0.3], [0.1, 0.9]],
+    ]
+    own = [[[0.2, 0.3], [0.7, 0.4]], [[0.6, 0.2], [0.1, 0.3]]]
+    bag_above = data(ax, Place(8.2, 4.55, 3.1, 0.8), "")
+    bag_below = data(ax, Place(8.2, 2.2, 3.1, 0.8), "", STUDENT)
+    for bag, patterns, color in ((bag_above, theirs, TEACHER), (bag_below, own, STUDENT)):
+        step = bag.width / len(patterns)
+        for k, pattern in enumerate(patterns):
+            grid(ax, Place(bag.left[0] + (k + 0.5) * step, bag.y, 0.6, 0.6), pattern, color)
+    compared = loss(ax, (8.2, 3.38), "MMD", radius=0.42)
+    flow(ax, teacher[2].bottom, bag_above.top)
+    flow(ax, student[2].top, bag_below.bottom, STUDENT)
+    flow(ax, bag_above.bottom, compared.top)
+    flow(ax, bag_below.top, compared.bottom, STUDENT)
+    note(ax, (6.4, 4.55), "one map for each channel,\nevery map of length 1", TEACHER, ha="right")
+    note(ax, (6.4, 2.2), "fewer maps, in no order", STUDENT, ha="right")
+    return ax
+
+
+def variational_transfer() -> Axes:
+    """Chapter 02: the student predicts every channel of the teacher, and how sure it can be of each."""
+    ax = sheet(12.4, 6.8)
+    teacher, student = _layers(ax)
+    predictor = network(ax, Place(8.2, 2.6, 2.2, 1.0), "mean", STUDENT, trained=True)
+    compared = loss(ax, (8.2, 4.35), "NLL", radius=0.45)
+    flow(ax, teacher[2].bottom, compared.top)
+    flow(ax, student[2].top, predictor.bottom, STUDENT)
+    flow(ax, predictor.top, compared.bottom, STUDENT)
+    places = [step / 20 - 1 for step in range(41)]
+    for x, width, at in ((1.6, 0.16, 0.1), (3.6, 0.34, -0.25), (5.6, 0.62, 0.6)):
+        bell = [0.16 / width * 1.25 * 2.718 ** (-((place / width) ** 2) / 2) for place in places]
+        ax.plot([x + 0.9 * place for place in places], [2.9 + height for height in bell], color=STUDENT)
+        ax.plot([x - 0.9, x + 0.9], [2.9, 2.9], color=STUDENT, linewidth=0.8)
+        ax.plot([x + 0.9 * at], [2.9], "s", color=TEACHER, markersize=6)
+    note(
+        ax,
+        (3.6, 4.45),
+        "three of the teacher's channels: its value (square),\nwhat the student expects (bell)",
+        TEACHER,
+    )
+    note(ax, (1.6, 2.5), "predictable:\ncounts much", STUDENT)
+    note(ax, (5.6, 2.5), "unpredictable:\ncounts little", STUDENT)
+    return ax
+
+
+def _layers(ax: Axes) -> tuple[list[Place], list[Place]]:
+    """Three layers of a frozen teacher above, of a trained student below: early, middle, late."""
+    rows = []
+    for name, color, y, height in (("teacher", TEACHER, 6.0, 1.3), ("student", STUDENT, 0.7, 1.0)):
+        places = [Place(x, y, 2.0, height) for x in (2.2, 5.2, 8.2)]
+        for place, layer in zip(places, ("early", "middle", "late"), strict=True):
+            network(ax, place, layer, color, trained=color == STUDENT)
+        flow(ax, (0.5, y), places[0].left, color)
+        for one, other in pairwise(places):
+            flow(ax, one.right, other.left, color)
+        answer = data(ax, Place(11.0, y, 1.3, 0.6), "answer", color)
+        flow(ax, places[2].right, answer.left, color)
+        note(ax, (0.1, y + 0.35), name, color, ha="left")
+        rows.append(places)
+    return rows[0], rows[1]
+
+
+def who_is_the_teacher() -> Axes:
+    """Chapters 04 to 06: seven teachers of one student. Solid frames are trained, dashed ones are not."""
+    ax = sheet(14, 8.6, scale=0.5)
+    tiles = {
+        "04 · a finished network": ("teacher", "frozen", TEACHER),
+        "05 · a peer": ("peer", "trained", STUDENT),
+        "05 · a peer's stale copy": ("copy of a peer", "k steps old", STUDENT),
+        "06 · the deepest exit": ("last exit", "trained", STUDENT),
+        "06 · a parent": ("parent", "frozen", STUDENT),
+        "06 · its own past": ("itself", "an epoch ago", STUDENT),
+        "06 · its moving average": ("mean of itself", "follows slowly", STUDENT),
+    }
+    for number, (title, (name, state, color)) in enumerate(tiles.items()):
+        row, column = divmod(number, 4)
+        x, top = 1.75 + 3.5 * column + 1.75 * row, 7.1 - 4.4 * row
+        is_exit, is_trained = name == "last exit", state == "trained"
+        if is_exit:
+            data(ax, Place(x, top - 0.95, 3.1, 3.4), "", STUDENT)
+        teacher = network(ax, Place(x, top, 2.7, 1.0), name, color, is_trained, state)
+        learner = "first exit" if is_exit else "peer" if name == "peer" else "student"
+        student = network(ax, Place(x, top - 1.95, 2.7, 1.0), learner, STUDENT, trained=True)
+        aside = 0.3 if name == "peer" else 0.0  # two arrows, side by side
+        flow(ax, (x + aside, teacher.bottom[1]), (x + aside, student.top[1]), color)
+        if aside:
+            flow(ax, (x - aside, student.top[1]), (x - aside, teacher.bottom[1]), STUDENT)
+        note(ax, (x, top + 1.05), title, TEACHER)
+    return ax
+
+
+def relation_transfer(batch: Tensor) -> Axes:
+    """Chapter 03: each network places three images; the triangles are compared, never the places.
+
+    Args:
+        batch: Three images, shape (3, H, W).
+    """
+    ax = sheet(13, 5.6)
+    pictures = [image(ax, Place(1.1, 4.6 - 1.8 * k, 1.4, 1.4), pixels) for k, pixels in enumerate(batch)]
+    teacher = network(ax, Place(4.4, 4.3, 3.0, 1.6), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(4.4, 1.3, 1.9, 1.1), "student", STUDENT, trained=True)
+    compared = loss(ax, (11.4, 2.8), "RKD", radius=0.6)
+    wide = [(7.6, 3.6), (9.4, 3.6), (7.6, 5.0)]
+    small = [(8.0, 0.9), (9.0, 0.9), (8.0, 1.9)]
+    for net, corners, color in ((teacher, wide, TEACHER), (student, small, STUDENT)):
+        for picture in pictures:
+            flow(ax, picture.right, net.left)
+        _triangle(ax, corners, color)
+        flow(ax, net.right, (7.2, net.y), color)
+        flow(ax, (9.7, net.y), compared.left, color)
+    note(ax, (8.5, 5.35), "places of 128 numbers", TEACHER)
+    note(ax, (8.5, 0.45), "places of 8 numbers", STUDENT)
+    note(ax, (11.4, 3.75), "sides and angles", LOSS)
+    gradient(ax, compared.bottom, (11.4, 0.15), (4.4, 0.15), student.bottom)
+    return ax
+
+
+def kinds_of_relation() -> Axes:
+    """Chapter 03: what four losses call a relation between the samples of a batch."""
+    ax = sheet(13, 3.4)
+    corners = [(0.6, 1.4), (2.6, 1.4), (0.6, 2.9)]
+    _triangle(ax, corners, STUDENT)
+    ax.plot(*zip(*corners[1:], strict=True), color=LOSS, linewidth=2.6)
+    ax.add_patch(Rectangle((0.62, 1.42), 0.28, 0.28, facecolor="none", edgecolor=LOSS, linewidth=2))
+    alike = [[0.3, 0.6, 0.7], [0.28, 0.85, 0.45], [0.25, 0.35, 0.9]]
+    grid(ax, Place(4.7, 2.2, 1.6, 1.6), alike, STUDENT)
+    ax.add_patch(Rectangle((3.9, 1.93), 1.6, 0.54, facecolor="none", edgecolor=LOSS, linewidth=2.4))
+    bars(ax, Place(8.1, 2.1, 1.6, 1.3), [0.35, 0.38, 0.28], LOSS)
+    pairs = [[1.0, 0.55, 0.5], [0.55, 1.0, 0.3], [0.5, 0.3, 1.0]]
+    grid(ax, Place(11.5, 2.2, 1.6, 1.6), pairs, STUDENT)
+    ax.add_patch(
+        Rectangle((12.3 - 0.533, 2.47), 0.533, 0.533, facecolor="none", edgecolor=LOSS, linewidth=2.4)
+    )
+    said = {
+        1.6: "RKD\na side, an angle",
+        4.7: "SP\na sample's row of\ninner products",
+        8.1: "PKT\nhow likely each sample\nis chosen as a neighbor",
+        11.5: "CC\na kernel of every pair",
+    }
+    for x, text in said.items():
+        ax.text(x, 1.1, text, ha="center", va="top", color=TEACHER, fontsize="small")
+    return ax
+
+
+def _triangle(ax: Axes, corners: Sequence[Point], color: str) -> None:
+    """Three samples as dots, and the sides between them."""
+    ax.plot(*zip(*corners, corners[0], strict=True), color=color, linewidth=1.4)
+    for corner in corners:
+        ax.add_patch(Circle(corner, 0.13, facecolor=color, edgecolor="white", zorder=3))
 
 
 def stored_views(original: Tensor, view: Tensor) -> Axes:

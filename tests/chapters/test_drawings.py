@@ -162,3 +162,92 @@ def test_in_subliminal_learning_only_three_numbers_of_each_network_reach_the_los
     compared = [a for a in arrows if ends(a)[1] == pytest.approx((x - circle.radius, y))]
     assert [to_hex(a.get_edgecolor()) for a in compared] == [TEACHER, STUDENT]
     assert sum(a.get_linestyle() != "-" for a in arrows) == 1
+
+
+def test_who_is_the_teacher_shows_seven_of_whom_two_are_trained():
+    ax = drawings.who_is_the_teacher()
+    titles = sorted(word for word in words(ax) if " · " in word)
+    assert [title[:2] for title in titles] == ["04", "05", "05", "06", "06", "06", "06"]
+    boxes = of_kind(ax, FancyBboxPatch)
+    assert [box.get_linestyle() for box in boxes[::2]] == ["--", "-", "--", "-", "--", "--", "--"]
+    assert {box.get_linestyle() for box in boxes[1::2]} == {"-"}
+    assert to_hex(boxes[0].get_edgecolor()) == TEACHER and {"k steps old", "an epoch ago"} <= words(ax)
+
+
+def test_in_who_is_the_teacher_only_peers_teach_both_ways_and_all_stays_on_the_sheet():
+    ax = drawings.who_is_the_teacher()
+    arrows = of_kind(ax, FancyArrowPatch)
+    upward = [arrow for arrow in arrows if ends(arrow)[1][1] > ends(arrow)[0][1]]
+    assert (len(arrows), len(upward)) == (8, 1)
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    for box in of_kind(ax, FancyBboxPatch):
+        drawn = box.get_path().get_extents()
+        assert x0 < drawn.x0 < drawn.x1 < x1 and y0 < drawn.y0 < drawn.y1 < y1
+
+
+TAPPED = {  # what compares two layers → its name, and how many networks are drawn
+    "hint_transfer": ("MSE", 7),
+    "attention_transfer": ("MSE", 6),
+    "flow_transfer": ("MSE", 6),
+    "pattern_transfer": ("MMD", 6),
+    "variational_transfer": ("NLL", 7),
+}
+
+
+@pytest.mark.parametrize("name", TAPPED)
+def test_a_feature_loss_compares_a_frozen_teacher_with_a_trained_student(name):
+    ax = getattr(drawings, name)()
+    compared, networks = TAPPED[name]
+    assert {"teacher", "student", "early", "middle", "late", compared} <= words(ax)
+    frames = [(to_hex(box.get_edgecolor()), box.get_linestyle()) for box in of_kind(ax, FancyBboxPatch)]
+    assert (
+        frames.count((TEACHER, "--")) == 3 and frames.count((STUDENT, "-")) == networks - 3 == len(frames) - 3
+    )
+    assert_within_the_sheet(ax)
+
+
+def assert_within_the_sheet(ax):
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    for arrow in of_kind(ax, FancyArrowPatch):
+        assert all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in ends(arrow))
+
+
+def test_attention_is_compared_at_all_three_layers():
+    ax = drawings.attention_transfer()
+    assert sorted(circle.center[0] for circle in of_kind(ax, Circle)) == [2.2, 5.2, 8.2]
+
+
+def test_the_gradient_of_a_hint_reaches_student_and_regressor():
+    ax = drawings.hint_transfer()
+    boxes = [box.get_path().get_extents() for box in of_kind(ax, FancyBboxPatch)]
+    back = [ends(a)[1] for a in of_kind(ax, FancyArrowPatch) if a.get_linestyle() != "-"]
+    reached = [
+        k
+        for k, box in enumerate(boxes)
+        for x, y in back
+        if box.x0 - 0.01 <= x <= box.x1 + 0.01 and box.y0 - 0.01 <= y <= box.y1 + 0.01
+    ]
+    assert reached == [4, 6]  # the student's middle layer, the regressor
+
+
+def test_a_grid_is_darker_where_the_value_is_larger():
+    ax = drawings.sheet(10, 5)
+    place = drawings.grid(ax, Place(3, 2, 2, 1), [[0.1, 0.9]], TEACHER)
+    pale, dark, frame = of_kind(ax, Rectangle)
+    assert (pale.get_alpha(), dark.get_alpha(), frame.get_facecolor()[3]) == (0.1, 0.9, 0)
+    assert (pale.get_xy(), dark.get_xy(), place.right) == ((2, 1.5), (3, 1.5), (4, 2))
+
+
+def test_relation_transfer_compares_two_triangles():
+    ax = drawings.relation_transfer(PIXELS.expand(3, 4, 4))
+    assert {"teacher", "student", "RKD", "sides and angles"} <= words(ax) and len(ax.images) == 3
+    dots = [to_hex(circle.get_facecolor()) for circle in of_kind(ax, Circle)]
+    assert dots.count(TEACHER) == dots.count(STUDENT) == 3
+    (back,) = [ends(a)[1] for a in of_kind(ax, FancyArrowPatch) if a.get_linestyle() != "-"]
+    assert back == pytest.approx((4.4, 0.75))
+    assert_within_the_sheet(ax)
+
+
+def test_four_losses_name_their_kind_of_relation():
+    said = " ".join(words(drawings.kinds_of_relation()))
+    assert all(name in said for name in ("RKD", "SP", "PKT", "CC"))
