@@ -88,7 +88,7 @@ class SpeculatedTexts(NamedTuple):
 
 
 def token_probabilities(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None) -> Tensor:
-    """The probabilities that a sampler draws from, in float64: softmax(logits / T) over the best k tokens.
+    """The probabilities that a sampler draws from: softmax(logits / T) over the best k tokens.
 
     Args:
         logits: Shape (..., V).
@@ -97,7 +97,7 @@ def token_probabilities(logits: Tensor, *, temperature: float = 1.0, top_k: int 
         top_k: How many tokens may be drawn; None for all.
 
     Returns:
-        Probabilities of the same shape.
+        Probabilities of the same shape, in float64 where the device has it.
 
     Raises:
         ValueError: Logits that are not floating or contain NaN, or a setting that is not as described.
@@ -111,13 +111,13 @@ def token_probabilities(logits: Tensor, *, temperature: float = 1.0, top_k: int 
         raise ValueError(f"logits: expected shape (..., V), none of them 0, got {tuple(logits.shape)}")
     if top_k is not None:
         require_count("top_k", top_k)
-    logits = logits.double()
+    logits = logits.to(_precise(logits.device))
     if logits.isnan().any():
         raise ValueError(f"logits: expected numbers, got {int(logits.isnan().sum())} NaN")
     if (logits.amax(dim=-1) == -torch.inf).any():
         raise ValueError("logits: expected at least one token that is not −inf")
     if temperature == 0:
-        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).double()
+        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
     if top_k is not None and top_k < logits.shape[-1]:
         best = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
@@ -167,7 +167,7 @@ def generate(
     """
     lengths = _require_prompts(prompts, prompt_lengths, num_new, stop_token, pad_token, seed)
     starts, ends = lengths.clone(), lengths + num_new
-    noise = _noise(torch.Generator().manual_seed(seed), len(prompts), num_new).to(prompts.device)
+    noise = _noise(torch.Generator().manual_seed(seed), len(prompts), num_new, prompts.device)
     text = F.pad(prompts.long(), (0, num_new), value=pad_token)
     is_padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]
     text = text.masked_fill(is_padding, pad_token)
@@ -248,7 +248,7 @@ def speculate(
     with _eval_modes(target, draft):
         while text.shape[1] < end and is_open.any():
             count = min(num_drafted, end - text.shape[1] - 1)
-            noise = _noise(generator, len(text), 2 * count + 1).to(text.device)
+            noise = _noise(generator, len(text), 2 * count + 1, text.device)
             drafted, proposals = text, []
             for i in range(count):
                 proposals.append(token_probabilities(_read(draft, drafted, draft_cache)[:, -1], **settings))
@@ -292,9 +292,14 @@ def _read(model: Callable[..., Tensor], text: Tensor, cache: Any) -> Tensor:
     return logits
 
 
-def _noise(generator: torch.Generator, num_texts: int, num_columns: int) -> Tensor:
+def _noise(generator: torch.Generator, num_texts: int, num_columns: int, device: torch.device) -> Tensor:
     """Uniform numbers from 0 to below 1, one text's after the other's, so that texts more change no text."""
-    return torch.rand(num_texts * num_columns, generator=generator, dtype=torch.float64).view(num_texts, -1)
+    noise = torch.rand(num_texts * num_columns, generator=generator, dtype=_precise(device))
+    return noise.view(num_texts, num_columns).to(device)
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
 
 
 def _drawn(probabilities: Tensor, noise: Tensor) -> Tensor:
