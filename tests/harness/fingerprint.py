@@ -20,7 +20,7 @@ from typing import Any
 
 from claims import cells_in, claim_of, is_claim
 
-DRAWING = {"plt", "plot", "fig", "figure", "ax", "axes"}
+DRAWING = {"plt", "plot", "drawings", "fig", "figure", "ax", "axes"}
 DRAWING_METHODS = {
     "annotate", "axhline", "axvline", "bar", "barh", "imshow", "invert_yaxis", "legend", "loglog",
     "margins", "minorticks_off", "plot", "semilogx", "semilogy", "set_title", "set_xlabel", "set_xscale",

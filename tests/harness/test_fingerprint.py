@@ -101,6 +101,7 @@ def test_a_cell_that_only_draws_or_shows_leaves_it_as_it_is(tmp_path):
         *CELLS[:4],
         "import numpy as np\nxs = np.linspace(0, 1)\nplt.plot(xs, [x**2 for x in xs]);",
         "explore(lambda n: drawn(gain[:n], plt.gca()), n=[1, 2, 3])",
+        "drawings.fewer_steps();",
         "pd.DataFrame({'gain': gain}).round(1)",
         *CELLS[4:],
     ]
