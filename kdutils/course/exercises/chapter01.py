@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
-from kdutils.losses.response import kd_loss
+from kdutils.losses import kd_loss, multilabel_kd_loss
 
 
 def ratio_temperature(prediction: Any) -> None:
@@ -24,70 +24,63 @@ def ratio_temperature(prediction: Any) -> None:
     )
 
 
-def soft_loss(attempt: Any) -> None:
-    """T² times the KL divergence of softened answers, summed over classes, averaged over the batch."""
+def tag_loss(attempt: Any) -> None:
+    """T² times the KL divergence of yes-or-no answers, averaged over images and tags."""
     generator = torch.Generator().manual_seed(0)
     cases = [
         (*torch.randn(2, 6, 5, generator=generator, dtype=torch.float64) * 3, temperature)
         for temperature in (2.0, 5.0)
     ]
 
-    def log_p(logits: Tensor, temperature: float) -> Tensor:
-        return F.log_softmax(logits / temperature, dim=1)
+    def coins(z: Tensor, v: Tensor, T_student: float, T_teacher: float) -> Tensor:
+        """Mean divergence of the coins, without T²; nobody is detached."""
+        return (yes(z / T_student, v / T_teacher) + yes(-z / T_student, -v / T_teacher)).mean()
 
-    def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-        return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+    def yes(z: Tensor, v: Tensor) -> Tensor:
+        return v.sigmoid() * (F.logsigmoid(v) - F.logsigmoid(z))
+
+    def true_loss(z: Tensor, v: Tensor, T: float) -> Tensor:
+        return multilabel_kd_loss(z, v, temperature=T)
 
     judge_function(
         attempt,
         cases,
-        lambda s, t, T: kd_loss(s, t, temperature=T),
+        true_loss,
         {
-            "T² is missing": lambda s, t, T: divergence(log_p(s, T), log_p(t.detach(), T)),
-            "T stands where T² belongs": lambda s, t, T: T * divergence(log_p(s, T), log_p(t.detach(), T)),
-            "the mean also runs over the classes": lambda s, t, T: kd_loss(s, t, temperature=T) / s.shape[1],
-            "the sum over the batch is not divided by N": lambda s, t, T: (
-                kd_loss(s, t, temperature=T) * s.shape[0]
+            "T² is missing": lambda z, v, T: coins(z, v.detach(), T, T),
+            "T stands where T² belongs": lambda z, v, T: T * coins(z, v.detach(), T, T),
+            "the tags are summed, not averaged": lambda z, v, T: true_loss(z, v, T) * z.shape[1],
+            "images and tags are summed, not averaged": lambda z, v, T: true_loss(z, v, T) * z.numel(),
+            "a softmax makes the tags compete: each tag is a coin of its own": (
+                lambda z, v, T: kd_loss(z, v, temperature=T)
             ),
-            "student and teacher are swapped": lambda s, t, T: kd_loss(t, s, temperature=T),
-            "the teacher learns too: detach its logits": lambda s, t, T: (
-                T**2 * divergence(log_p(s, T), log_p(t, T))
+            "a softmax makes the tags compete, and the mean runs over them": (
+                lambda z, v, T: kd_loss(z, v, temperature=T) / z.shape[1]
             ),
-            "the student does not learn: its logits are detached": lambda s, t, T: kd_loss(
-                s.detach(), t, temperature=T
+            "only the side yes of each coin is there: add the side no": (
+                lambda z, v, T: T**2 * yes(z / T, v.detach() / T).mean()
             ),
-            "probabilities stand where kl_div expects log-probabilities": lambda s, t, T: (
-                T**2 * F.kl_div(log_p(s, T).exp(), log_p(t.detach(), T).exp(), reduction="batchmean")
+            "this is the cross-entropy: its gradient is right, but it is not zero where both agree": (
+                lambda z, v, T: T**2 * F.binary_cross_entropy_with_logits(z / T, (v.detach() / T).sigmoid())
             ),
-            "the teacher's log-probabilities stand where probabilities belong (or log_target=True)": (
-                lambda s, t, T: T**2 * F.kl_div(log_p(s, T), log_p(t.detach(), T), reduction="batchmean")
+            "student and teacher are swapped": lambda z, v, T: T**2 * coins(v.detach(), z, T, T),
+            "the teacher learns too: detach its logits": lambda z, v, T: T**2 * coins(z, v, T, T),
+            "the student does not learn: its logits are detached": (
+                lambda z, v, T: true_loss(z.detach(), v, T)
             ),
-            "the teacher's logits are on both sides": lambda s, t, T: (
-                kd_loss(t.detach(), t, temperature=T) + 0 * s.sum()
-            ),
-            "only the student is softened": lambda s, t, T: (
-                T**2 * divergence(log_p(s, T), log_p(t.detach(), 1.0))
-            ),
-            "only the teacher is softened": lambda s, t, T: (
-                T**2 * divergence(log_p(s, 1.0), log_p(t.detach(), T))
-            ),
-            "the softmax runs over the batch, not over the classes": lambda s, t, T: (
-                T**2 * divergence(F.log_softmax(s / T, dim=0), F.log_softmax(t.detach() / T, dim=0))
-            ),
+            "only the student is softened": lambda z, v, T: T**2 * coins(z, v.detach(), T, 1.0),
+            "only the teacher is softened": lambda z, v, T: T**2 * coins(z, v.detach(), 1.0, T),
         },
     )
 
 
-def permuted_teacher(answer: Any) -> None:
-    """What happens to a student whose teacher names every class by another class's name?"""
+def spent_budget(answer: Any) -> None:
+    """Which of three ways to spend a budget buys the least with 500 labels?"""
     judge_choice(
         answer,
-        correct="far below labels only",
+        correct="a student four times as large",
         why_not={
-            "the same as labels only": "the teacher carries most of the weight: can it be ignored?",
-            "slightly below labels only": "the labels carry a tenth of the weight: which of the two does the "
-            "student follow where they disagree on every single image?",
-            "better than labels only": "soft targets help because they are right about the classes, "
-            "not because they are soft",
+            "500 more labels": "look at the curve over the number of labels: how steep is it at 500?",
+            "the teacher's answers": "that gain is in the figure of the four arms; is another one smaller?",
         },
     )
