@@ -31,7 +31,7 @@ from kdutils.generate import generate
 from kdutils.losses import sequence_kd_loss
 from kdutils.losses.sequence import next_token
 
-RECIPE = {"steps": 5_000, "batch_size": 128, "lr": 2.5e-3, "weight_decay": 0.05, "clip_norm": 1.0}
+RECIPE = {"steps": 3_000, "batch_size": 128, "lr": 2.5e-3, "weight_decay": 0.05, "clip_norm": 1.0}
 
 
 def train(words: Words) -> GPT:
@@ -60,7 +60,7 @@ def train(words: Words) -> GPT:
                 schedule.step()
                 step += 1
                 bar.update()
-                if step % 500 == 0:
+                if step % 200 == 0:
                     print(step, round(loss.item(), 4), flush=True)
     return model.half().float()  # as it will be stored
 
