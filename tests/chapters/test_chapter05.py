@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_dml_loss_equals_the_one_written_out():
     assert_same_loss(dml_loss, definition(NOTEBOOK, "dml_loss_written_out"), CASES)
 
 
-def test_mutual_is_the_sum_of_what_every_process_minimises():
+def test_mutual_is_the_sum_of_what_every_process_minimizes():
     """The notebook trains all peers in one loss; in processes each has `mutual_terms` of its own."""
     hard = definition(NOTEBOOK, "hard")
     written = definition(NOTEBOOK, "mutual", hard=hard, dml_loss=dml_loss, itertools=itertools)(weight=0.7)
@@ -76,7 +77,7 @@ class OtherPeer:
             network.load_state_dict(peer.state_dict())
 
 
-def test_codistilled_is_the_sum_of_what_every_process_minimises():
+def test_codistilled_is_the_sum_of_what_every_process_minimizes():
     names = {"copy": copy, "itertools": itertools, "dml_loss": dml_loss}
     written = definition(NOTEBOOK, "codistilled", **names)(every=2, weight=0.7)
     peers = three_peers()[:2]
@@ -105,24 +106,34 @@ def divergence(own, other):
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
-def hard(logits, labels):
-    return sum(F.cross_entropy(own, labels) for own in logits)
+def taught(own, other):
+    return divergence(own, other.detach())
 
 
-def mutual(logits, pair_loss=lambda own, other: divergence(own, other.detach())):
-    return sum(pair_loss(own, other) for own, other in itertools.permutations(logits, 2))
+def hard(logits, labels, has_label):
+    return sum(F.cross_entropy(own[has_label], labels[has_label]) for own in logits)
+
+
+def mutual(logits, pair_loss=taught):
+    return sum(pair_loss(own, other) for own, other in itertools.permutations(logits, 2)) / (len(logits) - 1)
+
+
+def mutual_where(logits, where):
+    return mutual([own[where] for own in logits])
 
 
 SLIPS = {
-    "summed over the other peers": lambda z, y: hard(z, y) + mutual(z),
-    "counts the peer itself": lambda z, y: hard(z, y) + mutual(z) / len(z),
-    "the other peers learn too": lambda z, y: hard(z, y) + mutual(z, divergence) / (len(z) - 1),
-    "swapped": lambda z, y: (
-        hard(z, y) + mutual(z, lambda own, other: divergence(other.detach(), own)) / (len(z) - 1)
-    ),
-    "the labels are missing": lambda z, y: mutual(z) / (len(z) - 1),
+    "asked for one": lambda z, y, m: sum(F.cross_entropy(own, y) for own in z) + mutual(z),
+    "the labeled images only": lambda z, y, m: hard(z, y, m) + mutual_where(z, m),
+    "the unlabeled images only": lambda z, y, m: hard(z, y, m) + mutual_where(z, ~m),
+    "divided by the whole batch": lambda z, y, m: hard(z, y, m) * m.sum() / len(m) + mutual(z),
+    "summed over the other peers": lambda z, y, m: hard(z, y, m) + mutual(z) * (len(z) - 1),
+    "counts the peer itself": lambda z, y, m: hard(z, y, m) + mutual(z) * (len(z) - 1) / len(z),
+    "the other peers learn too": lambda z, y, m: hard(z, y, m) + mutual(z, divergence),
+    "swapped": lambda z, y, m: hard(z, y, m) + mutual(z, lambda own, other: divergence(other.detach(), own)),
+    "the labels are missing": lambda z, y, m: mutual(z),
     "only the labels count": hard,
-    "the cohort's mean": lambda z, y: (hard(z, y) + mutual(z) / (len(z) - 1)) / len(z),
+    "the cohort's mean": lambda z, y, m: (hard(z, y, m) + mutual(z)) / len(z),
 }
 
 
@@ -135,21 +146,52 @@ def test_slip_in_cohort_loss_is_named(capsys, name):
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (1e6 / 10, "the batch was forgotten"),
-        (1e6 / 128, "the classes were forgotten"),
-        (4e6 / 1280, "the weights were counted in bytes"),
-        (1e6 / 5120, "the logits in bytes"),
-        (500, "too low"),
+        (5e8 / 1.2e6, "the tokens were forgotten"),
+        (5e8 / 1.5e8, "the texts were forgotten"),
+        (5e8 / 8e3, "the vocabulary was forgotten"),
+        (2e9 / 1.2e9, "the weights were counted in bytes"),
+        (5e8 / 4.8e9, "the logits in bytes"),
+        (1.2e9 / 5e8, "upside down"),
+        (500, "too high"),
     ],
 )
 def test_slip_in_break_even_is_named(capsys, attempt, said):
     assert said in verdict(capsys, exercises.break_even, attempt)
 
 
+ARMS = {"alone": [60.0, 61.0, 62.0, 61.5], "same images": [61.0, 62.5, 63.0, 62.0]}
+ALIKE = [61.5, 62.0, 63.5, 62.2]  # own images, no better and no worse than the same ones
+
+
 @pytest.mark.parametrize(
-    ("attempt", "said"),
-    [("it grows", "err differently"), ("it stays", "disagree"), ("so what", "expected one")],
+    ("own", "follows"),
+    [
+        ([64.0, 65.4, 66.1, 65.0], "the other's labels help"),
+        ([58.0, 59.4, 60.1, 59.0], "the same images are better"),
+        (ALIKE, "cannot tell"),
+    ],
 )
-def test_wrong_choice_is_answered(capsys, attempt, said):
-    answer = verdict(capsys, exercises.heavy_weight, attempt)
+def test_the_conclusion_has_to_follow_from_the_interval(capsys, own, follows):
+    results = ARMS | {"own images": own}
+    assert verdict(capsys, exercises.missing_control, results | {"so": follows}) == "✓ passed"
+    for other in {"the other's labels help", "the same images are better", "cannot tell"} - {follows}:
+        said = verdict(capsys, exercises.missing_control, results | {"so": other})
+        assert said.startswith("✗ not yet: own over same images: ") and "interval" in said
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        (ARMS, "keys"),
+        ([1, 2, 3], "keys"),
+        (ARMS | {"own images": ALIKE[:3], "so": "cannot tell"}, "three or more seeds"),
+        (ARMS | {"own images": [math.nan] * 4, "so": "cannot tell"}, "three or more seeds"),
+        (ARMS | {"own images": None, "so": "cannot tell"}, "three or more seeds"),
+        (ARMS | {"own images": [x / 100 - 1 for x in ALIKE], "so": "cannot tell"}, "in percent"),
+        (ARMS | {"own images": ARMS["alone"], "so": "cannot tell"}, "the same run"),
+        (ARMS | {"own images": ALIKE, "so": "maybe"}, "expected one of"),
+    ],
+)
+def test_results_that_show_nothing_are_sent_back(capsys, results, said):
+    answer = verdict(capsys, exercises.missing_control, results)
     assert answer.startswith("✗ not yet") and said in answer
