@@ -3,6 +3,7 @@
 {chapters}       the chapters that a pattern names, each with its question; they also go into the sidebar
 {exercises}      every exercise of every chapter
 {course-map}     the course's map, each chapter's name a link
+{decision-map}   which distillation? questions and answers, each answer a link to its chapter
 {stored-figure}  a figure of a chapter, named by words of the sentence above it
 
 and a role, {chapter}`07`: the words "chapter 07", with a link where that chapter is there.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import matplotlib
+from decision import decision_svg
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx import addnodes
@@ -49,6 +51,11 @@ class Exercises(SphinxDirective):
 class CourseMap(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         return [Placeholder(fill="course_map", arguments={})]
+
+
+class DecisionMap(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        return [Placeholder(fill="decision_map", arguments={})]
 
 
 class StoredFigure(SphinxDirective):
@@ -157,6 +164,15 @@ def course_map(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
     yield nodes.raw("", f'<div class="course-map">{svg}</div>', format="html")
 
 
+def decision_map(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
+    """The questions and answers as a drawing within the page; answers of chapters to come are left out."""
+    present = {
+        name.removeprefix(FOLDER)[:2]: app.builder.get_relative_uri(docname, name)
+        for name in chapter_names(app)
+    }
+    yield nodes.raw("", f'<div class="course-map">{decision_svg(present.get)}</div>', format="html")
+
+
 def stored_figure(
     app: Sphinx, docname: str, chapter: str, below: str, caption: nodes.caption
 ) -> Iterator[nodes.Node]:
@@ -171,7 +187,7 @@ def stored_figure(
 
 
 FILLS: dict[str, Callable[..., Iterator[nodes.Node]]] = {
-    fill.__name__: fill for fill in (chapters, exercises, course_map, stored_figure)
+    fill.__name__: fill for fill in (chapters, exercises, course_map, decision_map, stored_figure)
 }
 
 
@@ -186,6 +202,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("chapters", Chapters)
     app.add_directive("exercises", Exercises)
     app.add_directive("course-map", CourseMap)
+    app.add_directive("decision-map", DecisionMap)
     app.add_directive("stored-figure", StoredFigure)
     app.connect("doctree-resolved", fill_placeholders)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

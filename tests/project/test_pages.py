@@ -5,13 +5,18 @@ import re
 import warnings
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
+from decision import QUESTIONS, WIDTH, decision_svg
 from notebook_files import ROOT
+
+from kdutils import losses
 
 COOKBOOK = ROOT / "docs" / "cookbook.md"
 LIBRARY = ROOT / "docs" / "library.md"
+NAMES = ROOT / "docs" / "names.md"
 LONGEST_LINE, MOST_LINES = 88, 26  # of a block
 
 
@@ -113,3 +118,45 @@ def test_blocks_fit_the_page(page):
         lines = [line for line in block.splitlines() if line.strip()]
         assert max(map(len, lines)) <= LONGEST_LINE, lines
         assert len(lines) <= MOST_LINES, block
+
+
+def test_every_name_of_ours_in_the_table_is_one():
+    rows = [
+        line.split("|") for line in NAMES.read_text(encoding="utf-8").splitlines() if line.startswith("|")
+    ]
+    named = {name for row in rows if len(row) > 5 for name in re.findall(r"`(\w+)`", row[2])}
+    assert named - {"FeatureTap"} <= set(losses.__all__) and len(named) > 15
+
+
+def test_torchdistill_has_the_names_of_the_table():
+    mid_level = pytest.importorskip("torchdistill.losses.mid_level")
+    column = NAMES.read_text(encoding="utf-8").partition("## Losses")[2].partition("\n\n| what")[2]
+    rows = [line.split("|") for line in column.splitlines() if line.startswith("|") and line.count("|") == 5]
+    named = {name for row in rows for name in re.findall(r"`(\w+Loss)`", row[3])}
+    assert len(named) > 8 and all(hasattr(mid_level, name) for name in named)
+
+
+def test_the_same_divergence_by_other_conventions():
+    names: dict[str, Any] = {}
+    (block,) = python_blocks(NAMES.read_text(encoding="utf-8"))
+    run(block, names, NAMES.name)
+    ours = names["ours"].item()
+    assert names["as_in_repdistiller"].item() == pytest.approx(ours, rel=1e-4)
+    assert 16 * names["as_in_trl"].item() == pytest.approx(ours, rel=1e-4)
+    assert 10 * names["with_reduction_mean"].item() == pytest.approx(ours, rel=1e-4)
+
+
+def test_the_decision_leads_to_the_chapters_that_are_there_and_to_no_other():
+    answers = [answer for answers in QUESTIONS.values() for answer in answers]
+    there = {"00": "notebooks/00.html", "08": "notebooks/08.html"}
+    drawing = decision_svg(there.get)
+    assert re.findall(r'href="(.+?)"', drawing) == [
+        "notebooks/08.html",
+        "notebooks/00.html",
+        "notebooks/08.html",
+    ]
+    everything = decision_svg(lambda chapter: f"{chapter}.html")
+    assert len(re.findall("<a ", everything)) == len(answers)
+    ElementTree.fromstring(everything)  # well-formed
+    # eight units are about a bold letter's width
+    assert all(8 * (len(answer.advice) + 5) < WIDTH + 30 for answer in answers)
