@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.exercises.judge import judge_function, judge_value
 from kdutils.losses.relation import sp_loss
 
 
@@ -83,14 +83,51 @@ def centered_sp_loss(attempt: Any) -> None:
     )
 
 
-def wider_embedding(answer: Any) -> None:
-    """What happens to the gap between RKD and the cross-entropy bottleneck as the embedding gets wider?"""
-    judge_choice(
-        answer,
-        correct="it grows",
-        why_not={
-            "it shrinks": "which of the two has a use for more numbers? Five classes can be parted in four "
-            "directions, distances among all pairs cannot",
-            "it stays": "plot both curves over at least three widths, with three seeds each",
+def cosine_recall_at_1(attempt: Any) -> None:
+    """The share of samples, in percent, whose nearest other sample by cosine has the same label."""
+    generator = torch.Generator().manual_seed(0)
+
+    def case(samples: int, width: int) -> tuple[Tensor, Tensor]:
+        lengths = 0.2 + 3 * torch.rand(samples, 1, generator=generator, dtype=torch.float64)
+        embeddings = torch.randn(samples, width, generator=generator, dtype=torch.float64) + 0.7
+        return lengths * embeddings, torch.randint(3, (samples,), generator=generator)
+
+    def unit(embeddings: Tensor) -> Tensor:
+        return F.normalize(embeddings, dim=1)
+
+    judge_function(
+        attempt,
+        cases=[case(60, 4), case(45, 7)],
+        definition=lambda x, labels: _recall(unit(x) @ unit(x).T, labels),
+        slips={
+            "every sample found itself: leave the diagonal out": (
+                lambda x, labels: _recall(unit(x) @ unit(x).T, labels, itself=True)
+            ),
+            "neighbors are near by distance, not by angle: scale the embeddings to length one": (
+                lambda x, labels: _recall(-torch.cdist(x, x), labels)
+            ),
+            "the inner products of unscaled embeddings were taken": lambda x, labels: _recall(
+                x @ x.T, labels
+            ),
+            "each feature was scaled over the samples: every sample has length one (dim=1)": (
+                lambda x, labels: _recall(-torch.cdist(F.normalize(x, dim=0), F.normalize(x, dim=0)), labels)
+            ),
+            "the mean was taken away first: an angle is measured at the origin": (
+                lambda x, labels: _recall(unit(x - x.mean(dim=0)) @ unit(x - x.mean(dim=0)).T, labels)
+            ),
+            "the least similar sample was taken": lambda x, labels: _recall(-unit(x) @ unit(x).T, labels),
+            "it is a share: percent are asked for": (
+                lambda x, labels: _recall(unit(x) @ unit(x).T, labels) / 100
+            ),
+            "it is a count: percent are asked for": (
+                lambda x, labels: _recall(unit(x) @ unit(x).T, labels) * len(x) / 100
+            ),
         },
+        gradient=False,
     )
+
+
+def _recall(similarities: Tensor, labels: Tensor, itself: bool = False) -> float:
+    if not itself:
+        similarities = similarities.masked_fill(torch.eye(len(labels), dtype=torch.bool), -torch.inf)
+    return 100 * (labels[similarities.argmax(dim=1)] == labels).double().mean().item()
