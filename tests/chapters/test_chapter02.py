@@ -9,6 +9,7 @@ from notebook_files import ROOT
 from kdutils.course.exercises import chapter02 as exercises
 from kdutils.evaluate import linear_cka
 from kdutils.losses import Regressor, VIDLoss, at_loss, attention_map, fsp_loss, hint_loss, nst_loss
+from kdutils.taps import FeatureTap
 
 NOTEBOOK = ROOT / "notebooks" / "02_feature_knowledge.ipynb"
 
@@ -140,6 +141,42 @@ def test_another_mistake_in_nst_loss_is_not_passed(capsys):
     assert said.startswith("✗ not yet") and "looks as if" not in said
 
 
-@pytest.mark.parametrize("attempt", ["more positions decide", "nothing, the length is one", "nonsense", 3])
-def test_wrong_choice_is_answered(capsys, attempt):
-    assert verdict(capsys, exercises.effect_of_p, attempt).startswith("✗ not yet")
+def gap_of(pairs_used=lambda pairs: pairs, average=False, student_learns=True):
+    """The third exercise as a reader may write it, with room for the slips."""
+
+    def gap(student, teacher, images, pairs):
+        losses = []
+        for mine, its in pairs_used(pairs):
+            with torch.set_grad_enabled(student_learns), FeatureTap(student, {"own": mine}) as own:
+                student(images)
+            with torch.no_grad(), FeatureTap(teacher, {"theirs": its}) as theirs:
+                teacher(images)
+            losses.append(at_loss(own["own"], theirs["theirs"]))
+        return sum(losses) / (len(losses) if average else 1)
+
+    return gap
+
+
+GAP_SLIPS = {
+    "only the first pair": gap_of(lambda pairs: pairs[:1]),
+    "only the last pair": gap_of(lambda pairs: pairs[-1:]),
+    "averaged": gap_of(average=True),
+    "without gradients": gap_of(student_learns=False),
+}
+
+
+@pytest.mark.parametrize("name", GAP_SLIPS)
+def test_slip_in_the_gap_is_named(capsys, name):
+    said = verdict(capsys, exercises.attention_gap, GAP_SLIPS[name])
+    assert said.startswith("✗ not yet: looks as if") and name in said
+
+
+def test_another_way_to_write_the_gap_passes(capsys):
+    assert verdict(capsys, exercises.attention_gap, gap_of()).startswith("✓ passed")
+
+
+def test_the_printed_gap_passes(capsys):
+    names = {"torch": torch, "FeatureTap": FeatureTap, "at_loss": at_loss}
+    gap = solution(NOTEBOOK, 3)["attention_gap"]
+    gap.__globals__.update(names)
+    assert verdict(capsys, exercises.attention_gap, gap).startswith("✓ passed")

@@ -1,13 +1,15 @@
 """Exercise checks of notebook 02, feature knowledge."""
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
-from kdutils.losses.feature import nst_loss
+from kdutils.course.exercises.judge import judge_function, judge_value
+from kdutils.losses.feature import at_loss, nst_loss
+from kdutils.taps import FeatureTap
 
 
 def compared_numbers(prediction: Any) -> None:
@@ -68,16 +70,49 @@ def nst_loss_written_out(attempt: Any) -> None:
     )
 
 
-def effect_of_p(answer: Any) -> None:
-    """What does a larger exponent do to an attention map?"""
-    judge_choice(
-        answer,
-        correct="fewer positions decide",
-        why_not={
-            "more positions decide": "a power makes what is large larger still, compared with the rest",
-            "nothing, the length is one": "the length stays one; its share at each position changes",
+def attention_gap(attempt: Any) -> None:
+    """The sum of `at_loss` over pairs of layers of two networks, each named by its path."""
+    torch.manual_seed(0)
+    student, teacher = _two_networks()
+    images = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    one, two = [("0", "body.2")], [("0", "body.0"), ("2", "body.2")]
+
+    def gap(student: nn.Module, teacher: nn.Module, images: Tensor, pairs: list) -> Tensor:
+        losses = [at_loss(s, t) for s, t in _features_of_pairs(student, teacher, images, pairs)]
+        return torch.stack(losses).sum()
+
+    judge_function(
+        attempt,
+        cases=[(student, teacher, images, one), (student, teacher, images, two)],
+        definition=gap,
+        slips={
+            "only the first pair is compared": lambda s, t, x, pairs: gap(s, t, x, pairs[:1]),
+            "only the last pair is compared": lambda s, t, x, pairs: gap(s, t, x, pairs[-1:]),
+            "the pairs are averaged: their sum is asked for": (
+                lambda s, t, x, pairs: gap(s, t, x, pairs) / len(pairs)
+            ),
+            "the student ran without gradients: only the teacher runs under torch.no_grad": (
+                lambda s, t, x, pairs: gap(s, t, x.detach(), pairs)
+            ),
         },
     )
+
+
+def _two_networks() -> tuple[nn.Module, nn.Module]:
+    """A student and a teacher whose layers have other names, widths and sizes."""
+    student = nn.Sequential(nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1))
+    body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, stride=2, padding=1))
+    return student.double(), nn.Sequential(OrderedDict(body=body)).double()
+
+
+def _features_of_pairs(
+    student: nn.Module, teacher: nn.Module, images: Tensor, pairs: list[tuple[str, str]]
+) -> list[tuple[Tensor, Tensor]]:
+    with FeatureTap(student, {path: path for path, _ in pairs}) as own:
+        student(images)
+    with torch.no_grad(), FeatureTap(teacher, {path: path for _, path in pairs}) as theirs:
+        teacher(images)
+    return [(own[mine], theirs[its]) for mine, its in pairs]
 
 
 def _patterns(features: Tensor, dim: int = 2) -> Tensor:
