@@ -22,13 +22,14 @@ def judge_of(path, name):
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapter_has_two_or_three_exercises_that_are_checked(path):
-    assert [number for number, _, _ in exercises(path)] in ([1, 2], [1, 2, 3])
+def test_a_chapter_has_two_to_four_exercises_that_are_checked(path):
+    numbers = [number for number, _, _ in exercises(path)]
+    assert 2 <= len(numbers) <= 4 and numbers == [*range(1, 1 + len(numbers))]
 
 
 @every_exercise
 def test_printed_solution_passes(capsys, path, number, judge, name):
-    assert verdict(capsys, judge_of(path, judge), solution(path, number)[name]) == "✓ passed"
+    assert verdict(capsys, judge_of(path, judge), solution(path, number)[name]).startswith("✓ passed")
 
 
 @every_exercise
