@@ -28,7 +28,7 @@ def main(folder: Path, epochs: int = EPOCHS) -> Tagger:
     parts = {"student": student, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     checkpoint, first = folder / "checkpoint.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device)
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
         first = state.pop("epoch")
         torch.set_rng_state(state.pop("rng").cpu())  # of dropout
         for name, part in parts.items():
