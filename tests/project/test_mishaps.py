@@ -27,7 +27,7 @@ from kdutils.claim import check
 from kdutils.course import course_map, data, models, plot, text, trade_off
 from kdutils.course.exercises import chapter01
 from kdutils.compare import compare
-from kdutils.losses.response import kd_loss
+from kdutils.losses import kd_loss, multilabel_kd_loss
 from kdutils.train import fit, predict
 
 plot.use_style()
@@ -48,7 +48,7 @@ def distilled(seed):
 
 runs = compare({"distilled": distilled, "labels only": lambda seed: 10.0}, seeds=range(2))
 check("something is known", evaluate.accuracy(knowledge, labels), above=80)
-chapter01.soft_loss(lambda s, t, T: kd_loss(s, t, temperature=T))
+chapter01.tag_loss(lambda z, v, T: multilabel_kd_loss(z, v, temperature=T))
 plot.every_seed(runs)
 plot.gains({"gain": runs.gain("distilled", over="labels only")})
 plot.trade_off(trade_off.points_for_plot(trade_off.load_trade_off()))
