@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from kdutils.course.pronunciation import (
     SYMBOLS,
     Words,
     is_right,
+    load_speller,
     part_of,
     pronouncing_dictionary,
     said,
@@ -34,6 +36,7 @@ from kdutils.course.pronunciation import (
     speller,
     spelling_prompts,
 )
+from kdutils.generate import generate
 
 NAME = "words.tsv.gz"
 READ = Words(["cat", "read"], [["K AE T"], ["R EH D", "R IY D"]])
@@ -248,3 +251,56 @@ def test_the_speller_has_the_parameters_that_are_stated():
     assert count == 804_608
     assert sum(parameter.numel() for parameter in speller(depth=2, width=48).parameters()) == 60_864
     assert speller()(spelling_prompts(["cat"])).shape == (1, PROMPT_LENGTH, len(SYMBOLS))
+
+
+@pytest.fixture
+def copied_speller(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "speller"
+    shutil.copytree(data.data_dir() / "speller", folder)
+    monkeypatch.setattr(pronunciation, "data_dir", lambda: tmp_path / "data")
+    return folder
+
+
+def test_the_shipped_speller_is_the_one_on_its_card(parts):
+    folder = data.data_dir() / "speller"
+    card, weights = json.loads((folder / "card.json").read_text()), folder / "speller.safetensors"
+    assert card["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert card["parameters"] == sum(parameter.numel() for parameter in load_speller().parameters())
+    assert weights.stat().st_size < 4_000_000
+    words = part_of(parts.validation, 0, 500)
+    texts = generate(load_speller(), spelling_prompts(words.spellings), 11, temperature=0, stop_token=END)
+    right = 100 * is_right(texts.tokens, words).float().mean().item()
+    assert abs(right - card["measures"]["validation"]["words_right_percent"]) < 7  # 3 standard errors
+
+
+def test_the_shipped_speller_is_frozen_and_in_eval_mode():
+    model = load_speller()
+    assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def name_another_checksum(path):
+    path.write_text(re.sub(r'"sha256": "..', '"sha256": "00', path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("speller.safetensors", remove),
+        ("speller.safetensors", truncate),
+        ("speller.safetensors", alter),
+        ("card.json", remove),
+        ("card.json", halve),
+        ("card.json", name_another_checksum),
+    ],
+)
+def test_a_damaged_speller_is_named(copied_speller, name, damage):
+    damage(copied_speller / name)
+    with pytest.raises(DataFileError) as raised:
+        load_speller()
+    assert "speller.safetensors" in str(raised.value) or "card.json" in str(raised.value)
+    assert "Repair: pip install" in str(raised.value)
