@@ -163,6 +163,34 @@ def permute_classes(teacher: torch.nn.Module) -> None:
         parameter.copy_(parameter.roll(3, dims=0))
 
 
+def permute_every_teacher() -> None:
+    """The image teacher names other classes, and the speller other phonemes; it ends its answers as before.
+
+    The speller shares its embeddings with its inputs, so its logits are permuted, not its parameters.
+    """
+    change_teacher(permute_classes)()
+    from kdutils.course import pronunciation
+    from kdutils.course.gpt import GPT
+
+    first, end = pronunciation.IDS[pronunciation.PHONEMES[0]], pronunciation.END
+
+    class SaysOtherPhonemes(GPT):
+        def forward(self, *arguments: Any, **settings: Any) -> Tensor:
+            logits = super().forward(*arguments, **settings)
+            others = logits[..., first:end].roll(3, dims=-1)
+            return torch.cat([logits[..., :first], others, logits[..., end:]], dim=-1)
+
+    load_speller = pronunciation.load_speller
+
+    def load_faulty_speller() -> GPT:
+        note_reached()
+        teacher = load_speller()
+        teacher.__class__ = SaysOtherPhonemes
+        return teacher
+
+    replace_function(load_speller, load_faulty_speller)
+
+
 def untrain(teacher: torch.nn.Module) -> None:
     from kdutils.course.models import teacher_cnn
 
@@ -170,9 +198,9 @@ def untrain(teacher: torch.nn.Module) -> None:
 
 
 def untrain_every_teacher() -> None:
-    """The image teacher and the sentence encoder, from which chapter 12 trains its own, know nothing."""
+    """The image teacher, the speller, and the encoder from which chapter 12 trains its own know nothing."""
     change_teacher(untrain)()
-    from kdutils.course import encoder
+    from kdutils.course import encoder, pronunciation
 
     load_encoder = encoder.load_encoder
 
@@ -184,6 +212,12 @@ def untrain_every_teacher() -> None:
             return type(trained)(trained.config).eval()
 
     replace_function(load_encoder, load_untrained_encoder)
+
+    def load_untrained_speller() -> torch.nn.Module:
+        note_reached()
+        return pronunciation.speller(seed=1).eval().requires_grad_(False)
+
+    replace_function(pronunciation.load_speller, load_untrained_speller)
 
 
 def leave_in_train_mode(teacher: torch.nn.Module) -> None:
@@ -225,12 +259,12 @@ def shift_seeds(offset: int) -> Callable[[], None]:
 
     def inject() -> None:
         from kdutils import batches, peers
-        from kdutils.course import models
+        from kdutils.course import gpt, models
 
         note_reached()
         for drawn in (kdutils.set_seed, batches.balanced_index):
             replace_function(drawn, with_shifted_seed(drawn, offset))
-        for drawn in (batches.Batches, models.ConvNet, models.BlockNet):
+        for drawn in (batches.Batches, models.ConvNet, models.BlockNet, gpt.GPT):
             drawn.__init__ = with_shifted_seed(drawn.__init__, offset)
         shifted = functools.partial(torchrun_shifted, peers.torchrun, offset)
         replace_function(peers.torchrun, shifted)
@@ -279,7 +313,7 @@ def seal() -> None:
 FAULTS: dict[str, Callable[[], None]] = {
     "losses zeroed": zero_every_loss,
     "kd_loss zeroed": lambda: zero(every_loss()["kd_loss"]),
-    "classes permuted": change_teacher(permute_classes),
+    "classes permuted": permute_every_teacher,
     "teacher untrained": untrain_every_teacher,
     "teacher in train mode": change_teacher(leave_in_train_mode),
     "T² dropped": scale_kd_loss(lambda call: 1 / call["temperature"] ** 2),
@@ -296,8 +330,8 @@ TAUGHT_NOTHING = [
 ]
 # What these faults take the place of: a notebook that names none of it cannot come across the fault.
 REPLACED = {
-    "classes permuted": ["load_teacher"],
-    "teacher untrained": ["load_teacher", "load_encoder"],
+    "classes permuted": ["load_teacher", "load_speller"],
+    "teacher untrained": ["load_teacher", "load_encoder", "load_speller"],
     "teacher in train mode": ["load_teacher"],
 }
 # A fault that was made for the claims of one notebook is run there alone.

@@ -15,7 +15,7 @@ from notebook_files import write
 import kdutils
 from kdutils import batches, losses
 from kdutils.audit import forms
-from kdutils.course import encoder, models
+from kdutils.course import encoder, models, pronunciation
 from kdutils.course.exercises import chapter01
 from kdutils.losses import online, response, self_distillation
 
@@ -154,6 +154,23 @@ def test_an_untrained_encoder_is_another_network_of_the_same_shapes():
     assert {n: t.shape for n, t in untrained.items()} == {n: t.shape for n, t in trained.state_dict().items()}
 
 
+def test_a_permuted_speller_reads_as_before_and_says_other_phonemes():
+    tokens = torch.cat([pronunciation.spelling_prompts(["cat", "whisk"]), torch.full((2, 1), 40)], dim=1)
+    sound = pronunciation.load_speller()(tokens)
+    faults.FAULTS["classes permuted"]()
+    faulty = pronunciation.load_speller()
+    first, end = pronunciation.IDS["AA"], pronunciation.END
+    assert torch.equal(faulty(tokens)[..., first:end].roll(-3, dims=-1), sound[..., first:end])
+    assert torch.equal(faulty(tokens)[..., end], sound[..., end])
+    assert torch.equal(copy.deepcopy(faulty)(tokens), faulty(tokens))
+
+
+def test_an_untrained_speller_is_as_unsure_as_can_be():
+    faults.FAULTS["teacher untrained"]()
+    logits = pronunciation.load_speller()(pronunciation.spelling_prompts(["cat"]))
+    assert logits.softmax(dim=-1).max() < 0.1
+
+
 def test_a_notebook_without_a_teacher_is_not_run_under_a_spoiled_one(tmp_path):
     nothing = write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "01_nothing.ipynb")
     for fault in faults.REPLACED:
@@ -175,7 +192,8 @@ def test_a_fault_made_for_one_notebook_is_not_run_in_another(tmp_path):
 
 def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
     package = Path(kdutils.__file__).parent
-    for name, home in {"load_teacher": "models.py", "load_encoder": "encoder.py"}.items():
+    homes = {"load_teacher": "models.py", "load_encoder": "encoder.py", "load_speller": "pronunciation.py"}
+    for name, home in homes.items():
         assert [file.name for file in package.rglob("*.py") if name in file.read_text()] == [home]
 
 
