@@ -21,6 +21,8 @@ class GPT(nn.Module):
         width: D, numbers per token, a multiple of `num_heads`.
         num_heads: Heads of attention in each block.
         seed: The same seed gives the same initial weights, whatever was drawn before.
+        std: Standard deviation of the initial weights. GPT-2's .02 was chosen for a width of 768; narrow
+            models start sooner with more, .02 · √(768 / width), say.
 
     Raises:
         ValueError: A width that is no multiple of the heads, or a size below 1.
@@ -29,7 +31,14 @@ class GPT(nn.Module):
     """
 
     def __init__(
-        self, vocabulary: int, context: int, depth: int, width: int, num_heads: int = 4, seed: int = 0
+        self,
+        vocabulary: int,
+        context: int,
+        depth: int,
+        width: int,
+        num_heads: int = 4,
+        seed: int = 0,
+        std: float = 0.02,
     ):
         super().__init__()
         sizes = (vocabulary, context, depth, width, num_heads)
@@ -49,7 +58,7 @@ class GPT(nn.Module):
                 if parameter.dim() == 2:
                     # what is added to the stream of all blocks starts smaller, so that the sum does not grow
                     is_last = name.endswith("project.weight")
-                    nn.init.normal_(parameter, std=0.02 / (2 * depth) ** (0.5 * is_last))
+                    nn.init.normal_(parameter, std=std / (2 * depth) ** (0.5 * is_last))
 
     def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Logits (N, L, V) of tokens (N, L).

@@ -152,9 +152,9 @@ def is_right(tokens: Tensor, words: Words) -> Tensor:
     return torch.tensor([answer in pronunciations for answer, pronunciations in pairs], dtype=torch.bool)
 
 
-def speller(seed: int = 0, depth: int = 4, width: int = 128) -> GPT:
+def speller(seed: int = 0, depth: int = 4, width: int = 128, std: float = 0.02) -> GPT:
     """A GPT for these texts, untrained: 804 thousand parameters, or as many as depth and width ask for."""
-    return GPT(VOCABULARY, CONTEXT, depth, width, seed=seed)
+    return GPT(VOCABULARY, CONTEXT, depth, width, seed=seed, std=std)
 
 
 def load_speller() -> GPT:

@@ -111,3 +111,9 @@ def test_bad_sizes_are_refused(sizes):
 def test_half_precision_gives_logits_too():
     model = GPT(V, CONTEXT, 1, 8, 2).bfloat16()
     assert model(TOKENS).dtype == torch.bfloat16
+
+
+def test_initial_weights_are_as_large_as_asked_for():
+    small, large = (GPT(50, 20, depth=2, width=32, seed=3, std=std) for std in (0.02, 0.1))
+    for before, after in zip(small.parameters(), large.parameters(), strict=True):
+        torch.testing.assert_close(after, 5 * before if before.dim() == 2 else before)
