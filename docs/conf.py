@@ -23,6 +23,7 @@ extensions = [
     "docstring_text",
     "chapters",
     "figures",
+    "frames",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "index"
@@ -49,6 +50,7 @@ html_title = "Knowledge distillation, watched as it happens"
 html_baseurl = site_address(REPOSITORY)
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = [("explore.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_math_renderer = "mathml"

@@ -1,13 +1,16 @@
 """What the outputs of a stored notebook become on a page.
 
 A figure's alternative text is its message, which stands in bold above it in the notebook. A badge, which
-would be fetched from another host, becomes a button. The sentence that holds a slider's place gets the same
-buttons.
+would be fetched from another host, becomes a button. The sentence that holds a slider's place becomes what
+frames.py makes of its pictures, and gets the same buttons.
 """
 
 import re
+from pathlib import Path
+from typing import Any
 
 from docutils import nodes
+from frames import exploration_html, stored_frames
 from sphinx.application import Sphinx
 from store_notebooks import SLIDER_TEXT
 
@@ -15,6 +18,8 @@ HOSTS = {
     "https://colab.research.google.com/": "Open in Colab",
     "https://mybinder.org/": "Open in Binder",
 }
+SLIDER_SENTENCE = SLIDER_TEXT.strip("()").capitalize() + "."
+RUN_SENTENCE = "Run the notebook to move it over other values, or to change what is drawn."
 MOST_CHARACTERS = 300  # of an alternative text
 
 
@@ -90,20 +95,35 @@ def badges_to_buttons(document: nodes.document) -> list[nodes.reference]:
     return buttons
 
 
-def mark_sliders(document: nodes.document, buttons: list[nodes.reference]) -> None:
-    """Puts the sentence that stands for a slider, and the buttons to run it, in a box of its own."""
-    for block in list(document.findall(nodes.literal_block)):
-        if block.astext().strip() == SLIDER_TEXT:
-            sentence = SLIDER_TEXT.strip("()").capitalize() + "."
-            paragraph = nodes.paragraph("", f"{sentence} ", *(button.deepcopy() for button in buttons))
-            block.replace_self(nodes.container("", paragraph, classes=["slider"]))
+def fill_sliders(
+    document: nodes.document, buttons: list[nodes.reference], stored: list[dict[str, Any]], folder: str
+) -> None:
+    """Puts a slider's pictures, where they are stored, and the buttons to run it, in a box of its own."""
+    prose: list[nodes.paragraph] = []
+    sliders = iter(stored)
+    for node in list(document.findall(lambda node: is_prose(node) or is_slider(node))):
+        if isinstance(node, nodes.paragraph):
+            prose = [node]
+            continue
+        paragraph = nodes.paragraph("", f"{SLIDER_SENTENCE} ", *(button.deepcopy() for button in buttons))
+        box = nodes.container("", paragraph, classes=["slider"])
+        if exploration := next(sliders, None):
+            box.insert(0, nodes.raw("", exploration_html(exploration, folder, message(prose)), format="html"))
+            paragraph.replace(paragraph[0], nodes.Text(RUN_SENTENCE + " "))
+        node.replace_self(box)
+
+
+def is_slider(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.literal_block) and node.astext().strip() == SLIDER_TEXT
 
 
 def on_doctree_read(app: Sphinx, document: nodes.document) -> None:
     buttons = badges_to_buttons(document)
-    if app.env.doc2path(app.env.docname).suffix == ".ipynb":
+    name = app.env.docname
+    if app.env.doc2path(name).suffix == ".ipynb":
         describe_figures(document)
-        mark_sliders(document, buttons)
+        stored = stored_frames(Path(app.srcdir), name)
+        fill_sliders(document, buttons, stored, f"../frames/{Path(name).name[:2]}")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -5,7 +5,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from kdutils.course.widgets import explore
+from kdutils.course.widgets import explorations, explore
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,22 @@ def test_moving_a_slider_draws_anew(shown):
     sliders["T"].value = 4
     sliders["alpha"].value = 2
     assert drawn == [(1, 0), (4, 0), (4, 2)]
+
+
+def test_numbers_are_put_in_order_and_the_first_one_is_shown(shown):
+    drawn = []
+    explore(lambda **values: drawn.append(values), T=[4, 1, 20, 2.5], layer=["last", "first"])
+    sliders = sliders_in(shown[0])
+    assert sliders["T"].options == (1, 2.5, 4, 20) and sliders["layer"].options == ("last", "first")
+    assert drawn == [{"T": 4, "layer": "last"}]
+
+
+def test_what_was_explored_is_kept_for_the_site(shown):
+    def draw(T):
+        pass
+
+    explore(draw, T=[4, 1])
+    assert explorations[-1] == (draw, {"T": [1, 4]}, {"T": 4})
 
 
 def test_every_picture_is_shown(shown, monkeypatch):

@@ -16,17 +16,20 @@ import pytest
 from docstring_text import keep_indented
 from docutils import nodes
 from figures import HOSTS, MOST_CHARACTERS, message
+from frames import stored_frames
 from mathml import mathml
-from notebook_files import CHAPTERS, ROOT, read
+from nbformat import NotebookNode
+from notebook_files import CHAPTERS, ROOT, code_cells, read
 from notebook_rules import markdown
 from set_repository import declared_repository, linked_repositories
-from store_notebooks import SLIDER_TEXT
+from store_notebooks import SLIDER_TEXT, code_of, has_slider
 from test_browser import CHROMIUM_FLAGS, chromium
 
 NO_NETWORK = {
     name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 }
 LOSSES = sorted(path.stem for path in (ROOT / "kdutils" / "losses").glob("*.py") if path.stem != "__init__")
+MOST_BYTES_OF_FRAMES = 12_000_000
 PHONE = {"width": 390, "height": 844}
 DARKEST_TEXT_ON_DARK = 4.5  # contrast that WCAG 2.1 asks for, level AA
 
@@ -156,14 +159,37 @@ def test_every_chapter_can_be_run_from_its_page(path, pages):
     assert {urllib.parse.unquote(link).removesuffix("/") for link in in_header} == {colab, binder}
 
 
+def slider_cells(path: Path) -> list[NotebookNode]:
+    return [cell for cell in code_cells(read(path)) if has_slider(cell)]
+
+
+def frames(path: Path) -> list[dict]:
+    """What is stored of a chapter's sliders. Without any, the test is skipped."""
+    stored = stored_frames(ROOT / "docs", path.stem)
+    if not stored:
+        pytest.skip(f"no pictures yet: python tools/store_notebooks.py --only-frames notebooks/{path.name}")
+    return stored
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_slider_has_its_place(path, pages):
-    stored = [
-        output for cell in read(path).cells for output in cell.get("outputs", [])
-        if output.get("data", {}).get("text/plain") == SLIDER_TEXT
-    ]  # fmt: skip
-    assert len(pages[chapter(path)].with_class("slider")) == len(stored)
+    assert len(pages[chapter(path)].with_class("slider")) == len(slider_cells(path)) >= 1
     assert SLIDER_TEXT not in pages[chapter(path)].text
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_pictures_belong_to_the_sliders_that_are_stored(path, pages):
+    stored = frames(path)
+    assert [exploration["code"] for exploration in stored] == [code_of(cell) for cell in slider_cells(path)]
+    names = {name for exploration in stored for name in exploration["frames"]}
+    folder = ROOT / "docs" / "frames" / path.stem[:2]
+    assert {file.name for file in folder.iterdir()} == {"sliders.json", *names}
+    assert len(pages[chapter(path)].with_class("explore")) == len(stored)
+
+
+def test_the_pictures_of_the_sliders_are_small():
+    sizes = [file.stat().st_size for file in (ROOT / "docs" / "frames").rglob("*.webp")]
+    assert sum(sizes) <= MOST_BYTES_OF_FRAMES and max(sizes, default=0) <= 100_000
 
 
 def test_every_link_to_the_repository_leads_to_the_declared_one(pages):
@@ -360,6 +386,50 @@ def test_text_stands_out(scheme, tab):
     ]
     contrasts = {selector: page.locator(selector).first.evaluate(CONTRAST) for selector in selectors}
     assert {selector for selector, contrast in contrasts.items() if contrast < DARKEST_TEXT_ON_DARK} == set()
+
+
+@pytest.mark.parametrize("viewport", [None, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_slider_moves_by_key_and_changes_its_picture(path, viewport, tab):
+    """Every slider; its words follow; no picture is asked for before the slider comes into view."""
+    from playwright.sync_api import expect
+
+    stored, page = frames(path), tab(viewport)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/frames/" in request.url else None)
+    page.goto(f"/{chapter(path)}")
+    page.wait_for_load_state("networkidle")
+    assert len(set(asked)) <= len(stored)
+    for number, exploration in enumerate(stored):
+        box = page.locator(".explore").nth(number)
+        image = box.locator("img")
+        box.scroll_into_view_if_needed()
+        for slider, handle in zip(exploration["sliders"], box.locator("input").all(), strict=True):
+            picture, place = image.get_attribute("src"), slider["start"]
+            up = len(slider["labels"]) - 1 - place
+            handle.focus()
+            for key, step in [("ArrowRight", 1)] * up + [("ArrowLeft", -1)] * (up + place):
+                page.keyboard.press(key)
+                place += step
+                label = slider["labels"][place]
+                assert handle.get_attribute("aria-valuetext") == label
+                alternative = re.compile(rf"Here: (.+, )?{re.escape(slider['name'])} {re.escape(label)}[,.]")
+                expect(image).to_have_attribute("alt", alternative)
+                if image.get_attribute("src") != picture:
+                    break
+            assert image.get_attribute("src") != picture
+            assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+        assert image.bounding_box()["width"] <= page.viewport_size["width"]
+
+
+def test_without_a_script_the_slider_is_a_picture(browser, address):
+    path = next((path for path in CHAPTERS if stored_frames(ROOT / "docs", path.stem)), CHAPTERS[0])
+    frames(path)
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(f"{address}/{chapter(path)}")
+    assert page.locator(".explore img").first.is_visible()
+    assert not page.locator(".explore input").first.is_visible()
+    page.close()
 
 
 def test_search_finds_a_chapter_and_a_loss(tab):
