@@ -8,7 +8,7 @@ Drawings are made of the primitives below, on a sheet whose units are those of `
 function, which returns the axes so that a chapter may add to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -541,6 +541,201 @@ def subliminal_learning(noise: Tensor) -> Axes:
     note(ax, (1.1, 1.45), "noise, new in every step")
     note(ax, (11.6, 1.3), "gradient", LOSS, ha="right")
     return ax
+
+
+def convolution_blocks() -> Axes:
+    """Chapter 09: which channel looks at which, in three kinds of block. A dot is a channel.
+
+    A thick line is a 3×3 filter, a thin one a single weight.
+    """
+    ax = sheet(15, 5.9, scale=0.5)
+    blocks = {
+        "plain": (1.5, (4, 4), ("3×3",)),
+        "depthwise separable": (5.2, (4, 4, 4), ("3×3", "1×1")),
+        "inverted residual": (10.2, (2, 6, 6, 2), ("1×1", "3×3", "1×1")),
+    }
+    for name, (left, sizes, sides) in blocks.items():
+        columns = [
+            [(left + 1.4 * k, 2.9 + 0.5 * (i - (size - 1) / 2)) for i in range(size)]
+            for k, size in enumerate(sizes)
+        ]
+        for (before, after), side in zip(pairwise(columns), sides, strict=True):
+            is_alone = side == "3×3" and name != "plain"
+            pairs = zip(before, after, strict=True) if is_alone else [(a, b) for a in before for b in after]
+            color, width = (LOSS, 2.4) if side == "3×3" else (TEACHER, 0.6)
+            for a, b in pairs:
+                ax.plot(*zip(a, b, strict=True), color=color, linewidth=width, zorder=1)
+            note(ax, ((before[0][0] + after[0][0]) / 2, 1.0), side, color)
+        for column in columns:
+            for center in column:
+                ax.add_patch(Circle(center, 0.15, facecolor=STUDENT, edgecolor="white", zorder=2))
+        middle = left + 0.7 * (len(sizes) - 1)
+        ax.text(middle, 5.6, name, ha="center", va="center", color=TEACHER, weight="bold")
+    start, end = (10.2, 3.35), (14.4, 3.35)
+    _arrow(ax, start, end, STUDENT, "-", bend=-0.7)
+    note(ax, (12.3, 0.35), "thin · wide · wide · thin", STUDENT)
+    note(ax, (2.2, 0.35), "around and across at once")
+    note(ax, (6.6, 0.35), "around, then across")
+    return ax
+
+
+def roofline(intensities: Mapping[str, float], ridge: float = 10.0) -> Axes:
+    """Chapter 09: how fast a layer can be, by how much arithmetic it does on each byte. A sketch.
+
+    Args:
+        intensities: Kind of layer → its MACs per byte moved.
+        ridge: From how many MACs per byte on arithmetic is the limit, and not memory.
+    """
+    ax = plt.subplots(figsize=(6, 3))[1]
+    ax.loglog([0.5, ridge, 200], [0.5, ridge, ridge], color=LOSS, linewidth=2)
+    for name, intensity in intensities.items():
+        height = min(intensity, ridge)
+        ax.loglog([intensity] * 2, [0.25, height], color=STUDENT, linewidth=1, linestyle=DASHES)
+        ax.loglog(intensity, height, "o", color=STUDENT)
+        words = f"{name}\n{intensity:g}"
+        ax.annotate(words, (intensity, 0.27), (5, 0), textcoords="offset points", fontsize="small")
+    ax.text(1.2, 2.6, "memory is the limit", color=LOSS, rotation=30, ha="center", fontsize="small")
+    ax.text(45, 1.15 * ridge, "arithmetic is the limit", color=LOSS, ha="center", fontsize="small")
+    ax.set(xlabel="MACs per byte moved", ylabel="MACs per second", xlim=(0.5, 200), ylim=(0.25, 2.2 * ridge))
+    ax.set_yticks([])
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+    return ax
+
+
+def channel_surgery() -> Axes:
+    """Chapter 10: a channel takes its filter with it, its batch norm, and the next layer's weights."""
+    ax = sheet(14, 5.4, scale=0.5)
+    gone, stays = 1, 0.22
+    first = [[0.85 if row == gone else stays for _ in range(3)] for row in range(4)]
+    norm = [[0.85 if row == gone else stays for _ in range(2)] for row in range(4)]
+    following = [[0.85 if column == gone else stays for column in range(4)] for _ in range(5)]
+    places = (
+        (Place(2.3, 2.8, 2.1, 2.8), first, "first convolution", "a row: one filter"),
+        (Place(6.3, 2.8, 1.4, 2.8), norm, "batch norm", "factor, constant"),
+        (Place(11.3, 2.8, 2.8, 3.5), following, "next convolution", "a column: what it reads"),
+    )
+    for place, shades, name, caption in places:
+        _marked_grid(ax, place, shades)
+        ax.text(place.x, 5.0, name, ha="center", va="center", color=TEACHER, weight="bold")
+        note(ax, (place.x, 0.5), caption)
+    (a, *_), (b, *_), (c, *_) = places
+    flow(ax, (a.right[0] + 0.1, 2.8 + 0.35), (b.left[0] - 0.1, 2.8 + 0.35), LOSS)
+    flow(ax, (b.right[0] + 0.1, 2.8 + 0.35), (c.left[0] - 0.1, 2.8 + 0.35), LOSS)
+    note(ax, ((a.right[0] + b.left[0]) / 2, 3.6), "channel 2", LOSS)
+    return ax
+
+
+def _marked_grid(ax: Axes, place: Place, shades: Sequence[Sequence[float]]) -> None:
+    """A grid in gray, what is dark in it in red, and white lines between the squares."""
+    rows, columns = len(shades), len(shades[0])
+    width, height = place.width / columns, place.height / rows
+    for i, row in enumerate(shades):
+        for j, shade in enumerate(row):
+            corner = place.left[0] + j * width, place.top[1] - (i + 1) * height
+            color = LOSS if shade > 0.5 else PALE[TEACHER]
+            ax.add_patch(Rectangle(corner, width, height, facecolor=color, edgecolor="white", linewidth=1.5))
+
+
+def prune_then_distill() -> Axes:
+    """Chapter 10: the teacher is pruned, repairs its own smaller copy, and the copy is rounded."""
+    ax = sheet(14, 6, scale=0.5)
+    teacher = network(ax, Place(2.2, 4.4, 3.2, 2.2), "teacher", TEACHER, trained=False)
+    copied = network(ax, Place(2.2, 1.4, 1.9, 1.2), "copy", STUDENT, trained=False, state="half as wide")
+    student = network(ax, Place(7.4, 1.4, 1.9, 1.2), "copy", STUDENT, trained=True)
+    rounded = data(ax, Place(12.2, 1.4, 1.9, 1.2), "int8 copy", STUDENT)
+    compared = loss(ax, (7.4, 4.4), "KL")
+    flow(ax, teacher.bottom, copied.top, TEACHER)
+    flow(ax, copied.right, student.left, STUDENT)
+    flow(ax, student.right, rounded.left, STUDENT)
+    flow(ax, teacher.right, compared.left, TEACHER)
+    flow(ax, (7.1, student.top[1]), (7.1, compared.bottom[1]), STUDENT)
+    gradient(ax, (7.7, compared.bottom[1]), (7.7, student.top[1]))
+    note(ax, (3.3, 2.65), "1 · prune", OTHERS[0])
+    note(ax, (9.1, 4.4), "2 · distill", OTHERS[0])
+    note(ax, (9.8, 1.75), "3 · round", OTHERS[0])
+    return ax
+
+
+def cut_and_distill() -> Axes:
+    """Chapter 12: three of six layers are copied into the student; three losses then train it on text."""
+    ax = sheet(14, 9.9, scale=0.5)
+    heights = [1.9 + 0.75 * layer for layer in range(6)]
+    for x, name, color, kept in ((2.4, "teacher", TEACHER, range(6)), (11.6, "student", STUDENT, (0, 2, 5))):
+        data(ax, Place(x, 0.9, 3.0, 0.6), "embeddings", color)
+        for layer in kept:
+            data(ax, Place(x, heights[layer], 3.0, 0.6), f"layer {layer}", color)
+        data(ax, Place(x, 6.7, 3.0, 0.6), "states", color)
+        data(ax, Place(x, 7.7, 3.0, 0.6), "words", color)
+        note(ax, (x, 0.25), name, color)
+        flow(ax, (x, 5.95), (x, 6.4), color)
+        flow(ax, (x, 7.0), (x, 7.4), color)
+    for height in (0.9, *(heights[layer] for layer in (0, 2, 5))):
+        flow(ax, (3.9, height), (10.1, height), TEACHER)
+    note(ax, (7, 4.5), "copied", TEACHER)
+    for height, name in ((6.7, "cos"), (7.9, "KL · T²")):
+        compared = loss(ax, (7, height), name)
+        flow(ax, (3.9, min(height, 7.7)), compared.left, TEACHER)
+        flow(ax, (10.1, min(height, 7.7)), compared.right, STUDENT)
+    word = data(ax, Place(7.7, 9.3, 2.7, 0.6), "the hidden word", BASELINE)
+    asked = loss(ax, (11.6, 9.3), "CE")
+    flow(ax, word.right, asked.left, BASELINE)
+    flow(ax, (11.6, 8.0), asked.bottom, STUDENT)
+    return ax
+
+
+def where_slips_sit() -> Axes:
+    """Chapter 11: a distillation, and beside each of its parts the scenes whose slip sits there."""
+    ax = sheet(14, 7.4, scale=0.5)
+    batch = data(ax, Place(1.5, 3.7, 1.9, 1.1), "batch")
+    teacher = network(ax, Place(5.2, 5.5, 3.0, 1.5), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(5.2, 1.9, 2.2, 1.2), "student", STUDENT, trained=True)
+    stored = data(ax, Place(8.6, 5.5, 1.5, 0.8), "stored")
+    compared = loss(ax, (10.6, 3.7), "loss", radius=0.6)
+    flow(ax, batch.right, teacher.left)
+    flow(ax, batch.right, student.left)
+    flow(ax, teacher.right, stored.left, TEACHER)
+    flow(ax, stored.right, (10.3, 4.22), TEACHER)
+    flow(ax, student.right, (10.1, 3.35), STUDENT)
+    below = 0.7
+    gradient(ax, compared.bottom, (compared.x, below), (student.x, below), student.bottom)
+    for place, scenes in {
+        (1.9, 5.3): "10, 19 · what\nit is given",
+        (5.2, 6.75): "8, 9 · the teacher's state",
+        (8.6, 6.45): "13, 18 · what is stored",
+        (8.4, 1.75): "11 · what\nis tapped",
+        (8.0, 0.35): "12 · who is trained",
+        (12.6, 4.7): "1–7 · the formula",
+        (12.6, 3.7): "14–17 · which\ntokens count",
+        (12.6, 2.7): "20 · which code\nruns",
+    }.items():
+        note(ax, place, scenes, LOSS)
+    return ax
+
+
+def running_memory(maps: Mapping[str, Sequence[int]]) -> Axes:
+    """Chapter 10: the maps that lie in memory while each layer runs: what it reads, and what it writes.
+
+    Args:
+        maps: Network → how many numbers the input has, and each layer's output, one after the other. A
+            number takes four bytes.
+    """
+    figure, axes = plt.subplots(1, len(maps), figsize=(2.6 * len(maps), 2.5), sharey=True, squeeze=False)
+    highest = 0.0
+    for ax, (name, sizes) in zip(axes[0], maps.items(), strict=True):
+        read, written = ([4 * size / 1e3 for size in part] for part in (sizes[:-1], sizes[1:]))
+        layers = range(1, len(sizes))
+        ax.bar(layers, read, color=PALE[STUDENT], label="reads")
+        ax.bar(layers, written, bottom=read, color=STUDENT, label="writes")
+        peak = max(a + b for a, b in zip(read, written, strict=True))
+        highest = max(highest, peak)
+        ax.axhline(peak, color=LOSS, linewidth=1, linestyle=DASHES)
+        ax.annotate(f"{peak:.0f} kB", (0.6, peak), (0, 3), textcoords="offset points", color=LOSS)
+        ax.set(title=name, xlabel="convolution", xticks=list(layers))
+    axes[0][0].set(ylabel="maps in memory (kB)", ylim=(0, 1.2 * highest))
+    axes[0][-1].legend(fontsize="small")
+    figure.tight_layout()
+    return axes[0][0]
 
 
 def _gradient_below(ax: Axes, trained: Place, *losses: Place) -> None:

@@ -251,3 +251,49 @@ def test_relation_transfer_compares_two_triangles():
 def test_four_losses_name_their_kind_of_relation():
     said = " ".join(words(drawings.kinds_of_relation()))
     assert all(name in said for name in ("RKD", "SP", "PKT", "CC"))
+
+
+def test_blocks_look_around_with_thick_lines_and_across_with_thin_ones():
+    ax = drawings.convolution_blocks()
+    assert {"plain", "depthwise separable", "inverted residual"} <= words(ax)
+    around = [line for line in ax.lines if to_hex(line.get_color()) == LOSS]
+    across = [line for line in ax.lines if to_hex(line.get_color()) == TEACHER]
+    assert len(around) == 4 * 4 + 4 + 6  # all to all; each channel alone; each of the wide ones alone
+    assert len(across) == 4 * 4 + 2 * 6 + 6 * 2
+    assert min(line.get_linewidth() for line in around) > max(line.get_linewidth() for line in across)
+    (shortcut,) = of_kind(ax, FancyArrowPatch)
+    assert to_hex(shortcut.get_edgecolor()) == STUDENT
+
+
+def test_under_the_roofline_memory_limits_low_intensities_only():
+    ax = drawings.roofline({"depthwise": 1.0, "plain": 60.0}, ridge=10)
+    assert {"memory is the limit", "arithmetic is the limit", "depthwise\n1", "plain\n60"} <= words(ax)
+    dots = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[1, 1], [60, 10]]
+
+
+def test_with_a_channel_go_a_row_its_norm_and_a_column():
+    ax = drawings.channel_surgery()
+    red = [r for r in of_kind(ax, Rectangle) if to_hex(r.get_facecolor()) == LOSS]
+    rows = {round(r.get_y(), 6) for r in red[:5]}
+    columns = {round(r.get_x(), 6) for r in red[5:]}
+    assert len(red) == 3 + 2 + 5 and len(rows) == len(columns) == 1
+    assert_within_the_sheet(ax)
+
+
+def test_the_pruned_copy_is_repaired_by_the_teacher_it_came_from():
+    ax = drawings.prune_then_distill()
+    assert {"1 · prune", "2 · distill", "3 · round", "KL", "int8 copy"} <= words(ax)
+    frames = [(to_hex(box.get_edgecolor()), box.get_linestyle()) for box in of_kind(ax, FancyBboxPatch)]
+    assert frames == [(TEACHER, "--"), (STUDENT, "--"), (STUDENT, "-")]
+    assert sum(a.get_linestyle() != "-" for a in of_kind(ax, FancyArrowPatch)) == 1
+    assert_within_the_sheet(ax)
+
+
+def test_the_peak_of_running_memory_is_the_layer_that_reads_and_writes_most():
+    ax = drawings.running_memory({"one": [1_000, 3_000, 2_000], "other": [1_000, 1_000]})
+    one, other = ax.figure.axes
+    assert [bar.get_height() for bar in one.patches] == [4, 12, 12, 8]  # kB: read, then written
+    assert ("20 kB" in words(one), "8 kB" in words(other)) == (True, True)
+    assert one.get_title(loc="left") == "one" or one.get_title() == "one"
+    assert one.get_ylim() == other.get_ylim() == (0, 24)

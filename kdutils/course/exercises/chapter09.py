@@ -9,77 +9,81 @@ from kdutils.course.exercises.judge import judge_choice, judge_function, judge_v
 
 
 def times_cheaper(prediction: Any) -> None:
-    """How many times fewer MACs has a separable 3×3 convolution from 64 to 128 channels?"""
+    """By what factor do the MACs shrink if a 5×5 convolution from 64 to 128 channels becomes separable?"""
     judge_value(
         prediction,
-        correct=1 / (1 / 128 + 1 / 9),
+        correct=1 / (1 / 128 + 1 / 25),
         tolerance=0.05,
         slips={
-            "the depthwise part was left out: it looks around at nine positions": 9.0,
+            "the window were 3×3: this one has 25 positions": 1 / (1 / 128 + 1 / 9),
+            "the window had five positions: it is a square": 1 / (1 / 128 + 1 / 5),
+            "the depthwise part was left out: it looks around at 25 positions": 25.0,
             "the pointwise part was left out: the channels must still be mixed": 128.0,
-            "input and output channels were swapped: which does the ratio keep?": 1 / (1 / 64 + 1 / 9),
-            "both parts were multiplied: they are done one after the other": 128.0 * 9.0,
-            "it is the other way round: how many times fewer": 1 / 128 + 1 / 9,
+            "input and output channels were swapped: which does the ratio keep?": 1 / (1 / 64 + 1 / 25),
+            "both parts were multiplied: they are done one after the other": 128.0 * 25.0,
+            "it is the other way round: by what factor do they shrink": 1 / 128 + 1 / 25,
         },
     )
 
 
-def rank_correlation(attempt: Any) -> None:
-    """Spearman's ρ of two tensors without equal values."""
+def nearest_separable(attempt: Any) -> None:
+    """The weight nearest to a plain convolution's that a depthwise and a pointwise one can make."""
     generator = torch.Generator().manual_seed(0)
 
-    def case(size: int) -> tuple[Tensor, Tensor]:
-        first = torch.randn(size, generator=generator, dtype=torch.float64)
-        return first, (first + torch.randn(size, generator=generator, dtype=torch.float64)).exp()
-
-    def ranks(values: Tensor) -> Tensor:
-        return values.argsort().argsort().double()
-
-    def pearson(first: Tensor, second: Tensor) -> Tensor:
-        return torch.corrcoef(torch.stack([first, second]))[0, 1]
-
-    def squares(first: Tensor, second: Tensor) -> Tensor:
-        return ((ranks(first) - ranks(second)) ** 2).sum()
-
-    def kendall(first: Tensor, second: Tensor) -> Tensor:
-        n = len(first)
-        same = (first[:, None] - first).sign() * (second[:, None] - second).sign()
-        return same.sum() / (n * (n - 1))
+    def weight(outputs: int, inputs: int) -> Tensor:
+        return torch.randn(outputs, inputs, 3, 3, generator=generator, dtype=torch.float64)
 
     judge_function(
         attempt,
-        cases=[case(12), case(7)],
-        definition=lambda x, y: pearson(ranks(x), ranks(y)),
+        cases=[(weight(5, 4),), (weight(6, 6),)],
+        definition=lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 1)),
         slips={
-            "one argsort was taken for the ranks: it says who stands at each place": (
-                lambda x, y: pearson(x.argsort().double(), y.argsort().double())
+            "every output channel had one pattern: the pattern belongs to the input channel": (
+                lambda w: _of_rank(w.flatten(2), 1).unflatten(2, (3, 3))
             ),
-            "the values were correlated, not their ranks": pearson,
-            "only the first argument was ranked": lambda x, y: pearson(ranks(x), y),
-            "only the second argument was ranked": lambda x, y: pearson(x, ranks(y)),
-            "one of the rankings runs from the largest down": lambda x, y: -pearson(ranks(x), ranks(y)),
-            "the factor 6 is missing": lambda x, y: 1 - squares(x, y) / (len(x) * (len(x) ** 2 - 1)),
-            "1 minus is missing: that is how far the rankings are apart": (
-                lambda x, y: 6 * squares(x, y) / (len(x) * (len(x) ** 2 - 1))
+            "all channels shared one pattern: every input channel has its own": (
+                lambda w: _of_rank(w.reshape(1, -1, 9), 1).reshape(w.shape)
             ),
-            "the denominator is n³, not n (n² − 1)": lambda x, y: 1 - 6 * squares(x, y) / len(x) ** 3,
-            "the differences of ranks are not squared": (
-                lambda x, y: 1 - 6 * (ranks(x) - ranks(y)).abs().sum() / (len(x) * (len(x) ** 2 - 1))
+            "two patterns per channel were kept: a depthwise convolution has one": (
+                lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 2))
             ),
-            "pairs in the same order were counted: that is Kendall's τ": kendall,
+            "the singular values are missing": (
+                lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 1, weighted=False))
+            ),
+            "the pattern were the mean over the outputs: the nearest one weighs them": _with_mean_pattern,
+            "input and output channels stand the wrong way round in the result": (
+                lambda w: _of_rank(w.transpose(0, 1).flatten(2), 1).unflatten(2, (3, 3))
+            ),
         },
         gradient=False,
     )
 
 
-def millisecond_budget(answer: Any) -> None:
-    """Which candidates keep within the time of the plain student of width 16, one image at a time?"""
+def your_runtime(answer: Any) -> None:
+    """Which student is faster in ONNX Runtime, with batch norm folded, one image at a time?"""
     judge_choice(
         answer,
-        correct="the plain ones",
+        correct="separable",
         why_not={
-            "all of them": "they share a budget in MACs; the first figure shows what that says about time",
-            "the separable ones": "each of their blocks is two convolutions: count the calls",
-            "the inverted ones": "each of their blocks is three convolutions: count the calls",
+            "plain 16": "that is the order of eager PyTorch: what is left when nobody calls layer by layer?",
+            "neither": "one of them does four times the arithmetic, and the overhead is gone: measure both",
         },
     )
+
+
+def _of_rank(matrices: Tensor, rank: int, weighted: bool = True) -> Tensor:
+    """The nearest matrices of a rank; without their singular values where not weighted."""
+    u, s, v = torch.linalg.svd(matrices, full_matrices=False)
+    left = u * s[:, None] if weighted else u
+    return left[:, :, :rank] @ v[:, :rank]
+
+
+def _as_weight(by_channel: Tensor) -> Tensor:
+    return by_channel.unflatten(2, (3, 3)).transpose(0, 1)
+
+
+def _with_mean_pattern(weight: Tensor) -> Tensor:
+    pattern = weight.mean(dim=0).flatten(1)
+    pattern = pattern / pattern.norm(dim=1, keepdim=True)
+    mixture = torch.einsum("ocp,cp->oc", weight.flatten(2), pattern)
+    return (mixture[:, :, None] * pattern).unflatten(2, (3, 3))
