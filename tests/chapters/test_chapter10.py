@@ -141,10 +141,11 @@ def test_slip_in_without_inputs_is_named(capsys, name):
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (1 / 3, "the share that stays"),
-        (0.5, "the positions alone"),
-        (200 / 3, "a share between 0 and 1"),
+        (1 / 4, "the share that stays"),
+        (2 / 3, "the positions alone"),
+        (75, "a share between 0 and 1"),
         (0.8, "a position had 32 bits"),
+        (3 / 7, "a weight had 32 bits"),
         (0.1, "too low"),
         ("a third", "expected a number"),
     ],
@@ -154,6 +155,39 @@ def test_slip_in_the_break_even_is_named(capsys, attempt, said):
     assert answer.startswith("✗ not yet") and said in answer
 
 
-@pytest.mark.parametrize("attempt", ["stages.0.0", "stages.1.0", "stages.1.3", "stages.2.3", "nonsense", 3])
-def test_wrong_choice_is_answered(capsys, attempt):
-    assert verdict(capsys, exercises.sensitive_layer, attempt).startswith("✗ not yet")
+@pytest.mark.parametrize("attempt", ["Sneaker", "Ankle boot", "Coat", "Bag", "nonsense", 3])
+def test_wrong_class_is_answered(capsys, attempt):
+    assert verdict(capsys, exercises.who_pays, attempt).startswith("✗ not yet")
+
+
+FOUND = {"unpruned": 92.0, "repaired": {0.25: 90.0, 0.5: 86.0, 0.75: 69.0}, "allowed": 8, "largest": 0.5}
+
+
+def test_the_largest_share_is_held_against_the_readers_own_numbers(capsys):
+    assert verdict(capsys, exercises.how_far, FOUND).startswith("✓ passed: 50% can go")
+    tensors = FOUND | {"unpruned": torch.tensor(92.0), "largest": torch.tensor(0.5)}
+    assert verdict(capsys, exercises.how_far, tensors).startswith("✓ passed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"largest": 0.25}, "50% is the largest share within 8 points"),
+        ({"allowed": 30, "largest": 0.75}, "prune further"),
+        ({"allowed": 1}, "no share keeps"),
+        ({"allowed": -8}, "above zero"),
+        ({"repaired": {0.25: 90.0, 0.5: 86.0}}, "three shares"),
+        ({"repaired": {25: 90.0, 50: 86.0, 75: 69.0}}, "between 0 and 1"),
+        ({"unpruned": 920}, "in percent"),
+        ({"repaired": [90.0, 86.0, 69.0]}, "expected a dict"),
+        ({"unpruned": ...}, "not attempted"),
+        ({"largest": "half"}, "expected a dict"),
+    ],
+)
+def test_slip_in_how_far_is_named(capsys, changed, said):
+    assert said in verdict(capsys, exercises.how_far, FOUND | changed)
+
+
+@pytest.mark.parametrize("attempt", [None, 3, {}, [], "all of it"])
+def test_how_far_raises_nothing(capsys, attempt):
+    assert verdict(capsys, exercises.how_far, attempt).startswith("✗ not yet")

@@ -1,24 +1,36 @@
 """Exercise checks of notebook 10, pruning and combining."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.data import CLASS_NAMES
+from kdutils.course.exercises.judge import (
+    NOT_ATTEMPTED,
+    PASSED,
+    judge_choice,
+    judge_function,
+    judge_value,
+    not_yet,
+)
+
+PARTS = ("unpruned", "repaired", "allowed", "largest")
 
 
 def break_even_sparsity(prediction: Any) -> None:
-    """From which share of zeros on is a list of 8-bit values with 16-bit positions the smaller file?"""
+    """From which share of zeros on is a list of 8-bit values with 24-bit positions the smaller file?"""
     judge_value(
         prediction,
-        correct=2 / 3,
+        correct=3 / 4,
         tolerance=0.005,
         slips={
-            "that is the share that stays (or weights of 32 bits): which share has to go?": 1 / 3,
-            "the positions alone are stored: the values are needed, too": 1 / 2,
-            "it is in percent: give a share between 0 and 1": 200 / 3,
+            "that is the share that stays: which share has to go?": 1 / 4,
+            "the positions alone are stored: the values are needed, too": 1 - 8 / 24,
+            "it is in percent: give a share between 0 and 1": 75.0,
             "a position had 32 bits": 1 - 8 / (8 + 32),
+            "a weight had 32 bits, in the list and outside it": 1 - 32 / (32 + 24),
         },
     )
 
@@ -57,19 +69,51 @@ def without_inputs(attempt: Any) -> None:
     )
 
 
-def sensitive_layer(answer: Any) -> None:
-    """After which layer's pruning does the teacher's accuracy fall lowest?"""
-    measure = "measured, this one bears more than another: `remove_channels` takes one layer alone"
+def who_pays(answer: Any) -> None:
+    """Which class loses most when half of the teacher's channels go and the rest is repaired?"""
+    less = "it loses less than another: subtract class by class, and average over the five copies"
     judge_choice(
         answer,
-        correct="stages.2.0",
-        why_not={
-            "stages.0.0": "close: it has the fewest channels, and one of the others still bears less",
-            "stages.1.0": measure,
-            "stages.1.3": measure,
-            "stages.2.3": "it feeds the classifier alone, and bears most: measure the others",
+        correct="Shirt",
+        why_not=dict.fromkeys((name for name in CLASS_NAMES if name != "Shirt"), less)
+        | {
+            "Sneaker": "close, and in a single copy it may come first: average over the five",
+            "Ankle boot": "it is the one that gains: the sneakers that are lost have to go somewhere",
         },
     )
+
+
+def how_far(result: Any) -> None:
+    """How much can go, on the reader's network and budget, before the repair fails?"""
+    try:
+        print(_judged(result))
+    except Exception:  # whatever else was handed in
+        print(not_yet(f"expected a dict of {list(PARTS)}, with numbers"))
+
+
+def _judged(result: Any) -> str:
+    if result is ... or (isinstance(result, Mapping) and ... in result.values()):
+        return NOT_ATTEMPTED
+    unpruned, repaired, allowed, largest = (result[part] for part in PARTS)
+    accuracies = {float(share): float(value) for share, value in sorted(repaired.items())}
+    unpruned, allowed, largest = float(unpruned), float(allowed), float(largest)
+    shares = list(accuracies)
+    if len(shares) < 3 or not 0 < shares[0] < shares[-1] < 1:
+        return not_yet("three shares at least, each between 0 and 1: what is gone of the network")
+    if not all(0 <= value <= 100 for value in (unpruned, *accuracies.values())):
+        return not_yet("accuracies are in percent, between 0 and 100")
+    if allowed <= 0:
+        return not_yet('"allowed" is in points, and above zero')
+    within = [share for share, value in accuracies.items() if value >= unpruned - allowed]
+    if not within:
+        return not_yet("no share keeps within your points: prune less, repair for longer, or allow more")
+    if within[-1] == shares[-1]:
+        return not_yet("your largest share still passes: prune further, until the repair fails")
+    if abs(largest - within[-1]) > 1e-6:
+        return not_yet(
+            f"by your own numbers, {within[-1]:.0%} is the largest share within {allowed:g} points"
+        )
+    return f"{PASSED}: {largest:.0%} can go for at most {allowed:g} points, on your budget"
 
 
 def _is_kept(kept: Tensor, channels: int) -> Tensor:
