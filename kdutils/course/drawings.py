@@ -543,6 +543,117 @@ def subliminal_learning(noise: Tensor) -> Axes:
     return ax
 
 
+def ways_to_cut() -> Axes:
+    """Chapter 07: layers as bars, as high as they have channels; fewer neurons, fewer layers, both."""
+    ax = sheet(13.2, 3.9)
+    shapes = {
+        "teacher": ("5 layers,\n32 to 128 channels", (32, 64, 64, 128, 128), TEACHER),
+        "fewer neurons": ("5 layers,\n8 to 32 channels", (8, 16, 16, 32, 32), STUDENT),
+        "fewer layers": ("3 layers,\n32 to 128 channels", (32, 64, 128), STUDENT),
+        "both": ("3 layers,\n8 to 32 channels", (8, 16, 32), STUDENT),
+    }
+    for column, (name, (counts, widths, color)) in enumerate(shapes.items()):
+        center = 1.9 + 3.15 * column
+        left = center - 0.25 * (len(widths) - 1)
+        for number, width in enumerate(widths):
+            height = 0.0155 * width
+            corner = left + 0.5 * number - 0.15, 2.15 - height / 2
+            ax.add_patch(Rectangle(corner, 0.3, height, facecolor=color, edgecolor="none"))
+        ax.text(center, 3.55, name, ha="center", va="center", color=color, weight="bold")
+        note(ax, (center, 0.55), counts, color)
+    return ax
+
+
+def copied_channels() -> Axes:
+    """Chapter 07: every layer keeps its strongest filters, and of these the inputs that are left."""
+    ax = sheet(12.6, 6.2)
+    kept_rows = {"first layer": (0, 2), "second layer": (1, 2), "classifier": (0, 1, 2, 3)}
+    strengths = {
+        "first layer": ((0.85,), (0.3,), (0.95,), (0.2,)),
+        "second layer": (
+            (0.2, 0.4, 0.3, 0.2), (0.9, 0.5, 0.8, 0.6), (0.7, 0.9, 0.85, 0.4), (0.3, 0.1, 0.4, 0.2),
+        ),
+        "classifier": (
+            (0.4, 0.7, 0.5, 0.3), (0.6, 0.4, 0.8, 0.5), (0.3, 0.8, 0.4, 0.6), (0.5, 0.5, 0.7, 0.4),
+        ),
+    }  # fmt: skip
+    inputs: tuple[int, ...] = (0,)
+    size, centers = 0.52, (2.3, 6.2, 10.1)
+    for x, (name, rows) in zip(centers, strengths.items(), strict=True):
+        outputs, columns = kept_rows[name], len(rows[0])
+        left, top = x - size * columns / 2, 5.35
+        for i, row in enumerate(rows):
+            for j, shade in enumerate(row):
+                color = STUDENT if i in outputs and j in inputs else TEACHER
+                alpha = shade if color == STUDENT else 0.35 * shade
+                corner = left + j * size, top - (i + 1) * size
+                ax.add_patch(Rectangle(corner, size, size, facecolor=color, alpha=alpha, edgecolor="white"))
+        note(ax, (x, 5.75), f"teacher's {name}")
+        small = [[rows[i][j] for j in inputs] for i in outputs]
+        width, height = size * len(inputs), size * len(outputs)
+        place = grid(ax, Place(x, 2.5 - height / 2, width, height), small, STUDENT)
+        flow(ax, (x, top - 4 * size - 0.1), place.top, STUDENT)
+        inputs = outputs
+    for x, text in ((4.25, "filters that\nstay …"), (8.15, "… are the\ninputs left")):
+        note(ax, (x, 4.3), text, STUDENT)
+    note(ax, (2.3, 0.15), "2 filters", STUDENT)
+    note(ax, (6.2, 0.15), "2 filters, 2 inputs", STUDENT)
+    note(ax, (10.1, 0.15), "all classes, 2 inputs", STUDENT)
+    note(ax, (0.2, 1.98), "student", STUDENT, ha="left")
+    note(ax, (0.2, 4.3), "rows:\nfilters", ha="left")
+    return ax
+
+
+def rounding_staircase() -> Axes:
+    """Chapter 08: rounding to three bits, and the straight line whose slope stands in for its gradient."""
+    ax = sheet(13, 7)
+    x0, y0, unit = 6.5, 3.6, 0.85  # where zero stands; a step of the grid
+
+    def at(value: float, result: float) -> Point:
+        return x0 + unit * value, y0 + unit * result
+
+    for low, high in ((-6.4, -3.5), (3.5, 6.4)):
+        corner, size = at(low, -3.6), (unit * (high - low), 7.2 * unit)
+        ax.add_patch(Rectangle(corner, *size, facecolor=PALE[LOSS], edgecolor="none"))
+    for start, end in ((at(-6.4, 0), at(6.4, 0)), (at(0, -3.7), at(0, 3.7))):
+        ax.plot(*zip(start, end, strict=True), color="0.75", linewidth=0.8)
+    stairs = [at(-6.4, -3)]
+    for level in range(-3, 3):
+        stairs += [at(level + 0.5, level), at(level + 0.5, level + 1)]
+    ax.plot(*zip(*stairs, at(6.4, 3), strict=True), color=STUDENT, linewidth=2)
+    straight = [at(-6.4, -3.5), at(-3.5, -3.5), at(3.5, 3.5), at(6.4, 3.5)]
+    ax.plot(*zip(*straight, strict=True), color=LOSS, linestyle=DASHES, linewidth=1.6)
+    for level in range(-3, 4):
+        ax.plot(*at(0, level), "_", color=STUDENT, markersize=8)
+    note(ax, at(-0.6, 2.4), "rounded:\nwhat is used", STUDENT, ha="right")
+    note(ax, at(0.5, -1.4), "straight through:\nslope 1 for the gradient", LOSS, ha="left")
+    note(ax, at(-5.0, 1.2), "clipped:\nslope 0", LOSS)
+    note(ax, at(5.1, -2.0), "clipped:\nslope 0", LOSS)
+    note(ax, at(0.15, -3.3), "scale: the height of a stair", STUDENT, ha="left")
+    note(ax, at(6.4, -0.35), "weight", ha="right")
+    return ax
+
+
+def fake_quantization() -> Axes:
+    """Chapter 08: float weights are rounded on the way forward; the gradient passes the rounding to them."""
+    ax = sheet(13.4, 5.6)
+    kept = network(ax, Place(1.9, 1.5, 2.8, 1.3), "float weights", STUDENT, trained=True)
+    rounding = data(ax, Place(5.2, 1.5, 1.9, 0.9), "round to\nthe grid", STUDENT)
+    copy = network(ax, Place(8.4, 1.5, 2.4, 1.3), "rounded copy", STUDENT, trained=True, state="answers")
+    teacher = network(ax, Place(8.4, 4.4, 2.4, 1.3), "teacher", TEACHER, trained=False)
+    images = data(ax, Place(5.2, 3.2, 1.5, 0.6), "images")
+    kd = loss(ax, (11.4, 2.95), "KL")
+    flow(ax, kept.right, rounding.left, STUDENT)
+    flow(ax, rounding.right, copy.left, STUDENT)
+    flow(ax, images.right, teacher.left)
+    flow(ax, images.right, (copy.left[0], copy.top[1]), STUDENT)
+    flow(ax, teacher.right, kd.top)
+    flow(ax, copy.right, kd.left, STUDENT)
+    gradient(ax, kd.bottom, (kd.x, 0.35), (kept.x, 0.35), kept.bottom)
+    note(ax, (5.2, 0.62), "gradient: straight through", LOSS)
+    return ax
+
+
 def convolution_blocks() -> Axes:
     """Chapter 09: which channel looks at which, in three kinds of block. A dot is a channel.
 

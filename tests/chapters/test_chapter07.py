@@ -168,19 +168,22 @@ def test_the_printed_solution_keeps_its_promise():
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (16, "saved the square"),
-        (4, "one side"),
-        (15.59, "parameters"),
-        (45.86, "lost layers"),
-        (0.0633, "other way round"),
+        (14, "rounded up"),
+        (32 * (50_000 / 278_890) ** 0.5, "a whole width"),
+        (5, "fall with its square"),
+        (6, "fall with its square"),
+        (12, "left over"),
+        (52, "mixed up"),
+        (40, "too high"),
     ],
 )
-def test_slip_in_the_saving_is_named(capsys, attempt, said):
-    assert said in verdict(capsys, exercises.times_fewer, attempt)
+def test_slip_in_the_width_is_named(capsys, attempt, said):
+    assert said in verdict(capsys, exercises.largest_width, attempt)
 
 
-def test_two_digits_are_enough(capsys):
-    assert verdict(capsys, exercises.times_fewer, 15.8) == "✓ passed"
+def test_the_widest_network_within_the_budget():
+    counts = {width: evaluate.parameter_count(network(width, 5)) for width in (12, 13, 14)}
+    assert counts[13] == 46_615 <= 50_000 < counts[14] == 53_980
 
 
 @pytest.mark.parametrize("attempt", ["larger", "the same", "nonsense", 3])

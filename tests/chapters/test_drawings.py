@@ -1,5 +1,7 @@
 """Drawings speak one language: frames say what is trained, arrows where data and gradients go."""
 
+from itertools import pairwise
+
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -297,3 +299,66 @@ def test_the_peak_of_running_memory_is_the_layer_that_reads_and_writes_most():
     assert ("20 kB" in words(one), "8 kB" in words(other)) == (True, True)
     assert one.get_title(loc="left") == "one" or one.get_title() == "one"
     assert one.get_ylim() == other.get_ylim() == (0, 24)
+
+
+def colors(patches):
+    return [to_hex(patch.get_facecolor()) for patch in patches]
+
+
+def test_layers_are_bars_as_high_as_they_have_channels():
+    ax = drawings.ways_to_cut()
+    bars = of_kind(ax, Rectangle)
+    assert (
+        colors(bars) == [TEACHER] * 5 + [STUDENT] * 11
+    )  # five narrow ones, three wide ones, three narrow ones
+    heights = [bar.get_height() for bar in bars]
+    assert heights[4] == pytest.approx(4 * heights[0]) and heights[5] == pytest.approx(heights[0] / 4)
+    assert heights[10:13] == pytest.approx([heights[0], heights[2], heights[4]])
+    assert {"teacher", "fewer neurons", "fewer layers", "both"} <= words(ax)
+
+
+def test_of_a_layer_the_strongest_filters_are_kept_and_of_these_the_inputs_that_are_left():
+    ax = drawings.copied_channels()
+    cells = [patch for patch in of_kind(ax, Rectangle) if to_hex(patch.get_edgecolor()) == "#ffffff"]
+    layers = [cells[:4], cells[4:20], cells[20:]]  # 4 filters of 1 input, then two times 4 of 4
+    kept = [[to_hex(cell.get_facecolor()) == STUDENT for cell in layer] for layer in layers]
+    first, second, classes = (
+        [row[i : i + n] for i in range(0, len(row), n)] for row, n in zip(kept, (1, 4, 4), strict=True)
+    )
+    filters = [i for i, row in enumerate(first) if any(row)]
+    assert filters == [0, 2] and [i for i, keep in enumerate(second[1]) if keep] == filters
+    seconds = [i for i, row in enumerate(second) if any(row)]
+    assert len(seconds) == 2 and all([i for i, keep in enumerate(row) if keep] == seconds for row in classes)
+    assert len(of_kind(ax, FancyArrowPatch)) == 3
+
+
+def test_the_strongest_filters_of_the_drawing_are_the_ones_that_stay():
+    ax = drawings.copied_channels()
+    cells = [patch for patch in of_kind(ax, Rectangle) if to_hex(patch.get_edgecolor()) == "#ffffff"][4:20]
+    shade = [p.get_alpha() if to_hex(p.get_facecolor()) == STUDENT else p.get_alpha() / 0.35 for p in cells]
+    strength = [sum(shade[4 * i : 4 * i + 4]) for i in range(4)]
+    assert sorted(range(4), key=strength.__getitem__)[2:] in ([1, 2], [2, 1])
+
+
+def test_the_straight_line_meets_every_stair_in_its_middle_and_is_flat_where_values_are_clipped():
+    ax = drawings.rounding_staircase()
+    (stairs,) = [line for line in ax.lines if line.get_linewidth() == 2 and line.get_color() == STUDENT]
+    (straight,) = [line for line in ax.lines if line.get_color() == LOSS]
+    (_, left), (x0, y0), (x1, y1), (_, right) = straight.get_xydata()
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(1) and (left, right) == (y0, y1)
+    corners = stairs.get_xydata()
+    rises = [(low, high) for low, high in pairwise(corners) if low[0] == high[0]]
+    assert len(rises) == 6  # seven levels: three bits
+    for low, high in rises:  # the line passes through the middle of every rise
+        assert y0 + (low[0] - x0) == pytest.approx((low[1] + high[1]) / 2)
+
+
+def test_in_fake_quantization_the_gradient_goes_around_the_rounding_to_the_float_weights():
+    ax = drawings.fake_quantization()
+    frames = [(to_hex(box.get_edgecolor()), box.get_linestyle()) for box in of_kind(ax, FancyBboxPatch)]
+    assert frames == [(STUDENT, "-"), (STUDENT, "-"), (TEACHER, "--")]
+    weights = of_kind(ax, FancyBboxPatch)[0].get_path().get_extents()
+    (back,) = [ends(a)[1] for a in of_kind(ax, FancyArrowPatch) if a.get_linestyle() != "-"]
+    assert weights.x0 < back[0] < weights.x1 and back[1] == pytest.approx(weights.y0)
+    assert {"float weights", "rounded copy", "teacher", "frozen", "KL"} <= words(ax)
+    assert_within_the_sheet(ax)

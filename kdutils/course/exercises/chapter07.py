@@ -8,19 +8,19 @@ from torch import Tensor
 from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
 
 
-def times_fewer(prediction: Any) -> None:
-    """How many times fewer MACs has the teacher's architecture at a quarter of its width?"""
+def largest_width(prediction: Any) -> None:
+    """How wide may five layers be, if they are to have at most 50,000 parameters?"""
     judge_value(
         prediction,
-        correct=13_605_248 / 861_152,
-        tolerance=0.02,
+        correct=13,
+        tolerance=0.01,
         slips={
-            "every layer saved the square: the first convolution reads one channel, and ten numbers are "
-            "written at the end": 16.0,
-            "only one side of a layer was cut: inside the network input and output channels are": 4.0,
-            "parameters were counted, not MACs": 278_890 / 17_890,
-            "the student also lost layers": 13_605_248 / 296_672,
-            "it is the other way round: how many times fewer": 861_152 / 13_605_248,
+            "the width was rounded up: 14 takes 53,980 parameters": 14,
+            "a whole width was asked for: the square root of the ratio is not whole": 13.55,
+            "the parameters were taken to fall with the width; they fall with its square": 5,
+            "the parameters were taken to fall with the width, rounded up; they fall with its square": 6,
+            "some budget is left over: 13 takes 46,615 parameters": 12,
+            "the widths of the first and the last layer were mixed up": 52,
         },
     )
 
@@ -60,7 +60,7 @@ def merged_weight(attempt: Any) -> None:
                 lambda weight, group: grouped(weight, group).sum(dim=3).flatten(0, 1)
             ),
             "channels were selected, not merged": lambda weight, group: weight[::group, ::group],
-            "channels far apart were merged, not neighbours": (
+            "channels far apart were merged, not neighbors": (
                 lambda weight, group: far_apart(weight, group).mean(dim=0).sum(dim=1)
             ),
         },
