@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from notebook_code import definition, verdict
+from notebook_code import definition, solution, verdict
 from notebook_files import ROOT
 from torch import nn
 
@@ -68,63 +68,77 @@ def test_rounding_a_network_errs_by_half_a_step_at_most(per_channel):
 # Exercises
 
 
-def test_pytorchs_own_operation_passes(capsys):
-    def attempt(values, step, bits):
-        return torch.fake_quantize_per_tensor_affine(values.float(), step, 0, 0, 2**bits - 1)
-
-    assert verdict(capsys, exercises.straight_through, attempt) == "✓ passed"
-
-
-def own_gradient(x, numbers, inside=1):
-    passing = x * inside
-    return passing + (numbers - passing).detach()
+def per_group(weight, size, highest, rounding=torch.round):
+    """Group by group: the slow way."""
+    pieces = []
+    for piece in weight.split(size, dim=1):
+        scale = piece.abs().amax(dim=1, keepdim=True) / highest
+        pieces.append(rounding(piece / scale) * scale)
+    return torch.cat(pieces, dim=1)
 
 
-def grid(x, s, low, high, rounding=torch.round):
-    integers = rounding(x / s)
-    inside = (integers >= low) & (integers <= high)
-    return own_gradient(x, integers.clamp(low, high) * s, inside)
+def scales(weight, size, bits):
+    magnitudes = weight.abs().unflatten(1, (-1, size)).amax(dim=2)
+    return magnitudes.repeat_interleave(size, dim=1) / (2 ** (bits - 1) - 1)
 
 
-def clamped_last(x, s, b):
-    u = x / s
-    return (u + (torch.round(u) - u).detach()).clamp(0, 2**b - 1) * s
+def far_apart(weight, size, bits):
+    groups = weight.shape[1] // size
+    order = torch.arange(weight.shape[1]).view(size, groups).T.flatten()
+    return per_group(weight[:, order], size, 2 ** (bits - 1) - 1)[:, order.argsort()]
+
+
+def of_the_largest_value(weight, size, bits):
+    scale = weight.unflatten(1, (-1, size)).amax(dim=2).repeat_interleave(size, dim=1) / (2 ** (bits - 1) - 1)
+    return torch.round(weight / scale) * scale
+
+
+def of_the_layer(weight, size, bits):
+    scale = weight.abs().max() / (2 ** (bits - 1) - 1)
+    return torch.round(weight / scale) * scale
 
 
 SLIPS = {
-    "no gradient arrives": lambda x, s, b: torch.round(x / s).clamp(0, 2**b - 1) * s,
-    "clipped values get a gradient": lambda x, s, b: own_gradient(
-        x, torch.round(x / s).clamp(0, 2**b - 1) * s
-    ),
-    "nothing is clipped": lambda x, s, b: own_gradient(x, torch.round(x / s) * s),
-    "the signed one": lambda x, s, b: grid(x, s, -(2 ** (b - 1)) + 1, 2 ** (b - 1) - 1),
-    "one number too many": lambda x, s, b: grid(x, s, 0, 2**b),
-    "only the upper end": lambda x, s, b: grid(x, s, -1000, 2**b - 1),
-    "the step is missing": lambda x, s, b: grid(x, s, 0, 2**b - 1) / s,
-    "nothing is rounded": lambda x, s, b: x.clamp(0, (2**b - 1) * s),
-    "rounded down": lambda x, s, b: grid(x, s, 0, 2**b - 1, torch.floor),
+    "every output has one scale": lambda w, size, b: per_group(w, w.shape[1], 2 ** (b - 1) - 1),
+    "the layer has one scale": of_the_layer,
+    "not neighbors": far_apart,
+    "along the outputs": lambda w, size, b: per_group(w.T, w.shape[0], 2 ** (b - 1) - 1).T,
+    "one number too many": lambda w, size, b: per_group(w, size, 2 ** (b - 1)),
+    "no bit of its own": lambda w, size, b: per_group(w, size, 2**b - 1),
+    "the largest value was taken": of_the_largest_value,
+    "the scale is missing": lambda w, size, b: torch.round(w / scales(w, size, b)),
+    "rounded down": lambda w, size, b: per_group(w, size, 2 ** (b - 1) - 1, torch.floor),
 }
 
 
-def test_clamps_own_gradient_at_the_ends_is_named_where_it_is_zero(capsys):
-    """Where PyTorch's clamp has the gradient 1 at its bound, this way is right."""
-    end = torch.ones(1, requires_grad=True)
-    end.clamp(0, 1).sum().backward()
-    said = verdict(capsys, exercises.straight_through, clamped_last)
-    assert ("the ends of the grid" in said) if end.grad == 0 else (said == "✓ passed")
+def test_rounding_group_by_group_passes(capsys):
+    said = verdict(
+        capsys, exercises.rounded_in_groups, lambda w, size, b: per_group(w, size, 2 ** (b - 1) - 1)
+    )
+    assert said == "✓ passed"
 
 
 @pytest.mark.parametrize("name", SLIPS)
-def test_slip_in_straight_through_is_named(capsys, name):
-    said = verdict(capsys, exercises.straight_through, SLIPS[name])
+def test_slip_in_rounding_in_groups_is_named(capsys, name):
+    said = verdict(capsys, exercises.rounded_in_groups, SLIPS[name])
     assert said.startswith("✗ not yet") and name in said
+
+
+def test_one_loud_weight_spoils_its_group_alone():
+    """What the printed solution is for: the other groups are rounded as before."""
+    rounded_in_groups = solution(NOTEBOOK, 2)["rounded_in_groups"]
+    loud = VALUES.clone()
+    loud[0, 0] = 100
+    before, after = rounded_in_groups(VALUES, 8, 4), rounded_in_groups(loud, 8, 4)
+    assert torch.equal(before[0, 8:], after[0, 8:]) and torch.equal(before[1:], after[1:])
+    assert (after[0, 1:8] == 0).all() and (before[0, 1:8] != 0).any()
 
 
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (36_864, "steps and biases were forgotten"),
-        (37_376, "the steps were forgotten"),
+        (36_864, "scales and biases were forgotten"),
+        (37_376, "the scales were forgotten"),
         (37_380, "whole layer"),
         (74_752, "a whole byte"),
         (295_936, "four bytes"),
@@ -138,6 +152,6 @@ def test_slip_in_the_bytes_is_named(capsys, attempt, said):
     assert said in verdict(capsys, exercises.layer_bytes, attempt)
 
 
-@pytest.mark.parametrize("attempt", ["neither", "a step per channel", "both", "nonsense", 3])
+@pytest.mark.parametrize("attempt", ["neither", "a scale per channel", "both", "nonsense", 3])
 def test_wrong_choice_is_answered(capsys, attempt):
     assert verdict(capsys, exercises.one_loud_channel, attempt).startswith("✗ not yet")

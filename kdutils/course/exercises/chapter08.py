@@ -1,6 +1,5 @@
 """Exercise checks of notebook 08, a quantized version of the teacher."""
 
-import math
 from typing import Any
 
 import torch
@@ -17,77 +16,90 @@ def layer_bytes(prediction: Any) -> None:
         correct=weights / 2 + 2 * 128 * 4,
         tolerance=0.5,
         slips={
-            "steps and biases were forgotten": weights / 2,
-            "the steps were forgotten": weights / 2 + 128 * 4,
-            "one step was stored for the whole layer": weights / 2 + 4 + 128 * 4,
+            "scales and biases were forgotten": weights / 2,
+            "the scales were forgotten": weights / 2 + 128 * 4,
+            "one scale was stored for the whole layer": weights / 2 + 4 + 128 * 4,
             "every weight was given a whole byte": weights + 2 * 128 * 4,
             "four bytes were taken for a weight, not four bits": weights * 4 + 2 * 128 * 4,
-            "steps and biases were given one byte each, not four": weights / 2 + 2 * 128,
-            "a step was stored for every input channel": weights / 2 + 64 * 4 + 128 * 4,
+            "scales and biases were given one byte each, not four": weights / 2 + 2 * 128,
+            "a scale was stored for every input channel": weights / 2 + 64 * 4 + 128 * 4,
             "the kernel's nine places were forgotten": 64 * 128 / 2 + 2 * 128 * 4,
         },
     )
 
 
-def straight_through(attempt: Any) -> None:
-    """Rounding to an unsigned grid, whose gradient is 1 where nothing is clipped."""
+def rounded_in_groups(attempt: Any) -> None:
+    """Rounding to a symmetric grid that has one scale for every group of consecutive inputs."""
     generator = torch.Generator().manual_seed(0)
     cases = [
-        (2 * torch.randn(5, 6, generator=generator, dtype=torch.float64) + 1, step, bits)
-        for step, bits in ((0.25, 3), (0.4, 2))
+        (torch.randn(4, 12, generator=generator, dtype=torch.float64), group_size, bits)
+        for group_size, bits in ((4, 4), (3, 3))
     ]
 
-    def through(values: Tensor, step: float, low: float, high: float, rounding: Any = torch.round) -> Tensor:
-        integers = rounding(values / step)
-        passing = values * ((low <= integers) & (integers <= high))
-        return passing + (integers.clamp(low, high) * step - passing).detach()
+    def to_grid(groups: Tensor, largest: Tensor, highest: float, rounding: Any = torch.round) -> Tensor:
+        scale = largest / highest
+        return rounding(groups / scale) * scale
 
-    def passed(values: Tensor, numbers: Tensor) -> Tensor:
-        return values + (numbers - values).detach()
+    def rounded(weight: Tensor, group_size: int, highest: float, rounding: Any = torch.round) -> Tensor:
+        groups = weight.reshape(len(weight), -1, group_size)
+        largest = groups.abs().amax(dim=2, keepdim=True)
+        return to_grid(groups, largest, highest, rounding).reshape(weight.shape)
+
+    def interleaved(weight: Tensor, group_size: int, bits: int) -> Tensor:
+        """Members of a group as far apart as there are groups."""
+        groups = weight.reshape(len(weight), group_size, -1)
+        largest = groups.abs().amax(dim=1, keepdim=True)
+        return to_grid(groups, largest, 2 ** (bits - 1) - 1).reshape(weight.shape)
+
+    def without_the_sign(weight: Tensor, group_size: int, bits: int) -> Tensor:
+        groups = weight.reshape(len(weight), -1, group_size)
+        largest = groups.amax(dim=2, keepdim=True)
+        return to_grid(groups, largest, 2 ** (bits - 1) - 1).reshape(weight.shape)
+
+    def integers(weight: Tensor, group_size: int, bits: int) -> Tensor:
+        groups = weight.reshape(len(weight), -1, group_size)
+        scale = groups.abs().amax(dim=2, keepdim=True) / (2 ** (bits - 1) - 1)
+        return torch.round(groups / scale).reshape(weight.shape)
 
     judge_function(
         attempt,
         cases,
-        lambda values, step, bits: through(values, step, 0, 2**bits - 1),
+        lambda weight, group_size, bits: rounded(weight, group_size, 2 ** (bits - 1) - 1),
         {
-            "no gradient arrives: the staircase's own derivative is zero": (
-                lambda values, step, bits: (values / step).round().clamp(0, 2**bits - 1) * step
+            "every output has one scale: its inputs make several groups": (
+                lambda weight, group_size, bits: rounded(weight, weight.shape[1], 2 ** (bits - 1) - 1)
             ),
-            "clipped values get a gradient, too": (
-                lambda values, step, bits: passed(values, through(values, step, 0, 2**bits - 1))
+            "the layer has one scale": (
+                lambda weight, group_size, bits: to_grid(weight, weight.abs().max(), 2 ** (bits - 1) - 1)
             ),
-            "the ends of the grid get no gradient: clamp passes none to a value exactly at its bound": (
-                lambda values, step, bits: (
-                    passed(values / step, (values / step).round()).clamp(0, 2**bits - 1) * step
-                )
+            "the members of a group are not neighbors": interleaved,
+            "the groups lie along the outputs, not along the inputs": (
+                lambda weight, group_size, bits: rounded(weight.T, len(weight), 2 ** (bits - 1) - 1).T
             ),
-            "nothing is clipped": lambda values, step, bits: through(values, step, -math.inf, math.inf),
-            "the grid is the signed one": (
-                lambda values, step, bits: through(values, step, 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+            "the grid is not symmetric: it has one number too many": (
+                lambda weight, group_size, bits: rounded(weight, group_size, 2 ** (bits - 1))
             ),
-            "the grid has one number too many": lambda values, step, bits: through(values, step, 0, 2**bits),
-            "only the upper end is clipped": (
-                lambda values, step, bits: through(values, step, -math.inf, 2**bits - 1)
+            "the sign has no bit of its own": (
+                lambda weight, group_size, bits: rounded(weight, group_size, 2**bits - 1)
             ),
-            "integers were returned: the step is missing at the end": (
-                lambda values, step, bits: through(values / step, 1, 0, 2**bits - 1)
-            ),
-            "nothing is rounded": lambda values, step, bits: values.clamp(0, (2**bits - 1) * step),
+            "the largest value was taken, not the largest magnitude": without_the_sign,
+            "integers were returned: the scale is missing at the end": integers,
             "it was rounded down, not to the nearest": (
-                lambda values, step, bits: through(values, step, 0, 2**bits - 1, torch.floor)
+                lambda weight, group_size, bits: rounded(weight, group_size, 2 ** (bits - 1) - 1, torch.floor)
             ),
         },
+        gradient=False,
     )
 
 
 def one_loud_channel(answer: Any) -> None:
-    """Which step notices that one channel of a layer was made a thousand times as large?"""
+    """Which scale notices that one channel of a layer was made a thousand times as large?"""
     judge_choice(
         answer,
-        correct="a step per layer",
+        correct="a scale per layer",
         why_not={
             "neither": "the teacher's answers are the same, but is the layer's largest weight?",
-            "a step per channel": "the loud channel's step grows with it: what are its integers then?",
-            "both": "one of the two gives every channel a step of its own: what changes for the others?",
+            "a scale per channel": "the loud channel's scale grows with it: what are its integers then?",
+            "both": "one of the two gives every channel a scale of its own: what changes for the others?",
         },
     )
