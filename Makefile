@@ -11,6 +11,7 @@
 # make faults                   run all notebooks without distillation, and with shuffled classes (an hour)
 # make faults NB=notebooks/01_response_knowledge.ipynb         the same for one of them
 # make faults ALL=1             run all notebooks under every fault and condition (hours)
+# make release                  check what a release needs, build wheel and sdist, try both in fresh environments
 # make mutation                 run the unit tests on mutants of losses, training and measures (an hour)
 #
 # Each of them makes the environment .venv and installs what it needs, once.
@@ -55,6 +56,9 @@ mutation: .venv/mutation.stamp
 site: .venv/site.stamp
 	@.venv/bin/python docs/build.py
 
+release: .venv/test.stamp
+	@.venv/bin/python tools/release.py
+
 bench: .venv/test.stamp
 	@.venv/bin/python benchmarks/run.py
 
@@ -80,4 +84,4 @@ colab: .venv/test.stamp
 	@sh tools/install.sh "$(PYTHON)" -e ".[course,mutation,test]"
 	@touch $@
 
-.PHONY: help lab quick test notebooks chapter site faults mutation bench binder colab
+.PHONY: help lab quick test notebooks chapter site release faults mutation bench binder colab

@@ -24,6 +24,9 @@ extensions = [
     "chapters",
     "figures",
     "frames",
+    "terms",
+    "found",
+    "accessible",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "index"
@@ -49,6 +52,8 @@ html_theme = "sphinx_book_theme"
 html_title = "Knowledge distillation, watched as it happens"
 html_baseurl = site_address(REPOSITORY)
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_sidebars = {"**": ["home.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_css_files = ["course.css"]
 html_js_files = [("explore.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"

@@ -46,4 +46,12 @@ function explore(box) {
   }).observe(box);
 }
 
-document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".explore").forEach(explore));
+// What is wider than the page can be scrolled by key, too.
+function reach(wide) {
+  if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".explore").forEach(explore);
+  document.querySelectorAll(".formula, .output.text_html, .course-map").forEach(reach);
+});

@@ -1,6 +1,7 @@
 """Directives that are filled from the chapters themselves, so that no list is kept by hand.
 
 {chapters}       the chapters that a pattern names, each with its question; they also go into the sidebar
+{track}          a way through some chapters, one a line, each with words on what to do there; with times
 {exercises}      every exercise of every chapter
 {course-map}     the course's map, each chapter's name a link
 {decision-map}   which distillation? questions and answers, each answer a link to its chapter
@@ -23,6 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.directives.other import TocTree
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.matching import patfilter
+from write_lists import times
 
 FOLDER = "notebooks/"
 TIME = re.compile(r"[^.!?]*\bminutes? to run\b[^.]*\.")
@@ -46,6 +48,18 @@ class Chapters(TocTree):
 class Exercises(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         return [Placeholder(fill="exercises", arguments={})]
+
+
+class Track(SphinxDirective):
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        stations = []
+        for line in self.content:
+            number, _, words = line.strip().partition(" ")
+            text = nodes.paragraph("", "", *self.parse_inline(words)[0]) if words else nodes.paragraph()
+            stations.append((number, text))
+        return [Placeholder(fill="track", arguments={"stations": stations})]
 
 
 class CourseMap(SphinxDirective):
@@ -132,12 +146,45 @@ def exercises(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
             yield nodes.section("", heading, table(rows), ids=[nodes.make_id(title(document))])
 
 
+def track(app: Sphinx, docname: str, stations: list[tuple[str, nodes.paragraph]]) -> Iterator[nodes.Node]:
+    """A table of the chapters that are there, with the minutes of each and of all."""
+    present = {name.removeprefix(FOLDER)[:2]: name for name in chapter_names(app)}
+    rows, run, read = [], 0, 0
+    for number, words in stations:
+        if number not in present:
+            continue
+        document = app.env.get_doctree(present[number])
+        question, _ = question_and_time(document)
+        needed = times(" ".join(paragraph.astext() for paragraph in document.findall(nodes.paragraph)))
+        if needed is None:
+            raise ValueError(f"{present[number]}: expected '… minutes to run …, … to read'")
+        run, read = run + needed[0], read + needed[1]
+        chapter = link(app, docname, present[number], nodes.Text(title(document)))
+        what = nodes.inline("", "", chapter, nodes.Text(f" {question}"))
+        cells = [nodes.paragraph("", "", what), words.deepcopy()]
+        rows.append([*cells, *(nodes.paragraph("", str(minutes)) for minutes in needed)])
+    yield track_table(rows)
+    hours = f"{read // 60} h {read % 60:02}" if read >= 60 else f"{read} minutes"
+    yield nodes.paragraph("", f"In all {hours} to read, and {run} minutes in which the computer works.")
+
+
 def table(rows: list[list[nodes.Node]]) -> nodes.table:
     body = nodes.tbody()
     for row in rows:
         body += nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in row))
     columns = [nodes.colspec(colwidth=width) for width in (64, 14, 22)]
     return nodes.table("", nodes.tgroup("", *columns, body, cols=3), classes=["exercises"])
+
+
+def track_table(rows: list[list[nodes.Node]]) -> nodes.table:
+    names = ("chapter", "what to do there", "run", "read")
+    if not any(words.children for _, words, *_ in rows):
+        rows, names = [[row[0], *row[2:]] for row in rows], ("chapter", "run", "read")
+    head = nodes.row("", *(nodes.entry("", nodes.paragraph("", name)) for name in names))
+    body = [nodes.row("", *(nodes.entry("", cell) for cell in row)) for row in rows]
+    columns = [nodes.colspec(colwidth=width) for width in (40, 40, 10, 10)[-len(names) :]]
+    group = nodes.tgroup("", *columns, nodes.thead("", head), nodes.tbody("", *body), cols=len(names))
+    return nodes.table("", group, classes=["track"])
 
 
 def course_map(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
@@ -187,7 +234,7 @@ def stored_figure(
 
 
 FILLS: dict[str, Callable[..., Iterator[nodes.Node]]] = {
-    fill.__name__: fill for fill in (chapters, exercises, course_map, decision_map, stored_figure)
+    fill.__name__: fill for fill in (chapters, exercises, track, course_map, decision_map, stored_figure)
 }
 
 
@@ -201,6 +248,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("chapter", Chapter())
     app.add_directive("chapters", Chapters)
     app.add_directive("exercises", Exercises)
+    app.add_directive("track", Track)
     app.add_directive("course-map", CourseMap)
     app.add_directive("decision-map", DecisionMap)
     app.add_directive("stored-figure", StoredFigure)

@@ -6,6 +6,7 @@ frames.py makes of its pictures, and gets the same buttons.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,24 @@ def sentence_ends(text: str) -> list[int]:
     return [found.end() for found in re.finditer(r"[.!?:…]\s+(?=[^a-z])", text)]
 
 
-def describe_figures(document: nodes.document) -> None:
-    """Gives every figure of a notebook its number and its message as alternative text."""
+def cells_with_prose(document: nodes.document) -> Iterator[tuple[nodes.container, list[nodes.paragraph]]]:
+    """Every code cell, with the paragraphs that stand between it and the cell before."""
     prose: list[nodes.paragraph] = []
-    number, after_a_cell = 0, False
+    after_a_cell = False
     for node in list(document.findall(lambda node: is_cell(node) or is_prose(node))):
         if isinstance(node, nodes.paragraph):
             prose = [node] if after_a_cell else [*prose, node]
             after_a_cell = False
-            continue
-        after_a_cell = True
-        for image in node.findall(nodes.image):
+        else:
+            after_a_cell = True
+            yield node, prose
+
+
+def describe_figures(document: nodes.document) -> None:
+    """Gives every figure of a notebook its number and its message as alternative text."""
+    number = 0
+    for cell, prose in cells_with_prose(document):
+        for image in cell.findall(nodes.image):
             number += 1
             image["alt"] = f"Figure {number}. {message(prose)}"
 
@@ -99,18 +107,16 @@ def fill_sliders(
     document: nodes.document, buttons: list[nodes.reference], stored: list[dict[str, Any]], folder: str
 ) -> None:
     """Puts a slider's pictures, where they are stored, and the buttons to run it, in a box of its own."""
-    prose: list[nodes.paragraph] = []
     sliders = iter(stored)
-    for node in list(document.findall(lambda node: is_prose(node) or is_slider(node))):
-        if isinstance(node, nodes.paragraph):
-            prose = [node]
-            continue
-        paragraph = nodes.paragraph("", f"{SLIDER_SENTENCE} ", *(button.deepcopy() for button in buttons))
-        box = nodes.container("", paragraph, classes=["slider"])
-        if exploration := next(sliders, None):
-            box.insert(0, nodes.raw("", exploration_html(exploration, folder, message(prose)), format="html"))
-            paragraph.replace(paragraph[0], nodes.Text(RUN_SENTENCE + " "))
-        node.replace_self(box)
+    for cell, prose in cells_with_prose(document):
+        for block in list(cell.findall(is_slider)):
+            paragraph = nodes.paragraph("", f"{SLIDER_SENTENCE} ", *(button.deepcopy() for button in buttons))
+            box = nodes.container("", paragraph, classes=["slider"])
+            if exploration := next(sliders, None):
+                html = exploration_html(exploration, folder, message(prose))
+                box.insert(0, nodes.raw("", html, format="html"))
+                paragraph.replace(paragraph[0], nodes.Text(f"{RUN_SENTENCE} "))
+            block.replace_self(box)
 
 
 def is_slider(node: nodes.Node) -> bool:

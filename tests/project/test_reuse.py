@@ -1,4 +1,4 @@
-"""The README's lines for one's own work run as printed: own networks, own DataLoader, torchrun."""
+"""The README's lines, and those for several GPUs, run as printed: own networks, own DataLoader, torchrun."""
 
 import re
 import subprocess
@@ -12,11 +12,17 @@ from torch.utils.data import DataLoader
 
 from kdutils.peers import torchrun
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Lift the library")[2].partition("\n## ")[0]
-HERE, SEVERAL = (
-    block.replace("steps=1000", "steps=2") for block in re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+README, PAGE = (
+    (ROOT / name).read_text(encoding="utf-8").replace("steps=1000", "steps=2")
+    for name in ("README.md", "docs/several_gpus.md")
 )
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+HERE, SEVERAL = BLOCK.findall(README)[0], BLOCK.findall(PAGE)[1]
+
+
+def test_the_page_on_several_gpus_begins_with_the_readmes_lines():
+    assert BLOCK.findall(README) == [HERE] and BLOCK.findall(PAGE)[0] == HERE
+
 
 DATASET = """\
 import torch

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
 from docstring_text import keep_indented
 from docutils import nodes
@@ -21,9 +23,14 @@ from mathml import mathml
 from nbformat import NotebookNode
 from notebook_files import CHAPTERS, ROOT, code_cells, read
 from notebook_rules import markdown
-from set_repository import declared_repository, linked_repositories
+from PIL import Image
+from set_repository import declared_repository, linked_repositories, site_address
 from store_notebooks import SLIDER_TEXT, code_of, has_slider
+from terms import linked, pattern
 from test_browser import CHROMIUM_FLAGS, chromium
+from write_lists import PICTURE, README, chapter_row, picture
+
+import kdutils.losses
 
 NO_NETWORK = {
     name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
@@ -31,6 +38,9 @@ NO_NETWORK = {
 LOSSES = sorted(path.stem for path in (ROOT / "kdutils" / "losses").glob("*.py") if path.stem != "__init__")
 MOST_BYTES_OF_FRAMES = 12_000_000
 PHONE = {"width": 390, "height": 844}
+A4 = {"width": 794, "height": 1123}
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+AXE_OPTIONS = "{preload: false, resultTypes: ['violations']}"  # asks for no style sheet a second time
 DARKEST_TEXT_ON_DARK = 4.5  # contrast that WCAG 2.1 asks for, level AA
 
 CONTRAST = """
@@ -190,6 +200,114 @@ def test_the_pictures_belong_to_the_sliders_that_are_stored(path, pages):
 def test_the_pictures_of_the_sliders_are_small():
     sizes = [file.stat().st_size for file in (ROOT / "docs" / "frames").rglob("*.webp")]
     assert sum(sizes) <= MOST_BYTES_OF_FRAMES and max(sizes, default=0) <= 100_000
+
+
+def test_every_loss_stands_beside_its_paper(pages):
+    links = pages["papers.html"].all("a", "href")
+    losses = [name for name in kdutils.losses.__all__ if name.endswith(("_loss", "VIDLoss"))]
+    found = {link.rpartition(".")[2] for link in links if "#kdutils.losses." in link}
+    # these are forms or parts of another, or need no paper
+    assert set(losses) - found == {
+        "ensemble_kd_loss", "multilabel_kd_loss", "rkd_angle_loss", "rkd_distance_loss",
+    }  # fmt: skip
+
+
+def test_the_glossary_is_sorted_and_each_chapter_links_its_terms_once(pages):
+    names = re.findall(r'<dt id="term-[^>]+>(.*?)<', pages["glossary.html"].path.read_text(encoding="utf-8"))
+    assert len(names) > 30 and names == sorted(names, key=str.lower)
+    for path in CHAPTERS:
+        links = [attrs["href"] for attrs in pages[chapter(path)].with_class("term")]
+        assert len(links) == len(set(links)) >= 3, path.stem
+        assert all(link.startswith("../glossary.html#term-") for link in links)
+    assert sum("../glossary.html#term-teacher" in page.all("a", "href") for page in pages.values()) >= 5
+
+
+def test_a_term_is_found_as_whole_words_and_the_longest_one():
+    places = {"soft targets": "a", "kl": "b", "student": "c", "layer": "d"}
+    parts = linked("Two students, a student. Multi-layer: soft targets.", pattern(list(places)), places, "g")
+    assert [part.astext() for part in parts] == [
+        "Two ",
+        "student",
+        "s, a student. Multi-layer: ",
+        "soft targets",
+        ".",
+    ]
+    assert places == {"kl": "b", "layer": "d"}
+
+
+def test_a_way_in_adds_up(pages):
+    tracks = [page for name, page in pages.items() if name.startswith("tracks/")]
+    assert len(tracks) == 5
+    for page in tracks:
+        rows = re.findall(r"\n(\d+)\s+(\d+)\s", re.sub(r"[^\S\n]+", "", page.text))
+        totals = re.findall(
+            r"In all (?:(\d+) h )?(\d+)(?: minutes)? to read, and (\d+) minutes in", page.text
+        )
+        read = sum(60 * int(hours or 0) + int(minutes) for hours, minutes, _ in totals)
+        assert len(rows) >= 3 and totals
+        assert (sum(int(run) for run, _ in rows), sum(int(of_one) for _, of_one in rows)) == (
+            sum(int(run) for *_, run in totals), read,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_leads_on_with_the_next_question(path, pages):
+    page, place = pages[chapter(path)], CHAPTERS.index(path)
+    neighbors = [*CHAPTERS[:place][-1:], *CHAPTERS[place + 1 :][:1]]
+    assert len(page.with_class("question")) >= len(neighbors)
+    for neighbor in neighbors:
+        _, question, _, _ = chapter_row(neighbor).strip("| \n").split(" | ")
+        assert plain(question) in plain(page.text)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[^\w%]+", " ", text)
+
+
+def test_every_page_says_what_it_is_to_those_who_find_or_share_it(pages, site):
+    for name, page in pages.items():
+        if name == "search.html":
+            continue
+        said = {attrs.get("name", attrs.get("property")): attrs.get("content")
+                for tag, attrs in page.elements if tag == "meta"}  # fmt: skip
+        assert len(said["description"]) > 20 and said["og:title"] and said["og:image:alt"], name
+        assert said["og:url"] == site_address(declared_repository(ROOT)) + name
+        picture = said["og:image"].removeprefix(site_address(declared_repository(ROOT)))
+        assert Image.open(site / picture).size == (1200, 630)
+        (data,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', page.path.read_text())
+        kind = (
+            "Course"
+            if name == "index.html"
+            else "LearningResource"
+            if "notebooks/" in name
+            else "TechArticle"
+        )
+        found = json.loads(data)
+        assert found["@type"] == kind and found["description"] and found["name"], name
+    assert re.fullmatch(r"PT\d+M", json.loads(structured(pages[chapter(CHAPTERS[0])]))["timeRequired"])
+
+
+def structured(page: Page) -> str:
+    return re.findall(r'<script type="application/ld\+json">(.*?)</script>', page.path.read_text())[0]
+
+
+def test_the_readmes_picture_and_its_numbers_are_those_of_chapter_00():
+    assert PICTURE.read_bytes() == picture(CHAPTERS[0]), "python tools/write_lists.py"
+    (alternative,) = re.findall(
+        r"!\[(.*?)\]\(docs/_static/paired_seeds.png\)", README.read_text(encoding="utf-8")
+    )
+    known = {float(number) for number in re.findall(r"\d+\.?\d*", "".join(shown(CHAPTERS[0])))}
+    rounded = known | {round(number) for number in known} | {round(number, 1) for number in known}
+    assert len(numbers := re.findall(r"\d+(?:\.\d+)?(?=%| points| over)", alternative)) == 6
+    assert {float(number) for number in numbers} <= rounded
+    assert len(alternative) > 100
+
+
+def shown(path: Path) -> Iterator[str]:
+    """What the cells of a chapter printed, tables too."""
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            yield output.get("text", "") + output.get("data", {}).get("text/plain", "")
 
 
 def test_every_link_to_the_repository_leads_to_the_declared_one(pages):
@@ -422,6 +540,57 @@ def test_a_slider_moves_by_key_and_changes_its_picture(path, viewport, tab):
         assert image.bounding_box()["width"] <= page.viewport_size["width"]
 
 
+WRONG = """<!doctype html><title>a</title><link rel="icon" href="_static/favicon.svg">
+<h1>a</h1><h3>b</h3><img src="_static/favicon.svg">"""
+SPOKEN = [
+    "index.html", "which.html", "tracks/four_sessions.html", "exercises.html", "glossary.html", "papers.html",
+    "install.html", "api/kdutils.losses.response.html", "search.html", chapter(CHAPTERS[0]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_hinders_those_who_listen_or_see_little(scheme, tab):
+    """axe finds nothing: contrast, headings, names, alternative texts, landmarks."""
+    page, findings = tab(color_scheme=scheme), {}
+    for name in SPOKEN if scheme == "dark" else dict.fromkeys([*SPOKEN, *map(chapter, CHAPTERS)]):
+        page.goto(f"/{name}")
+        page.wait_for_load_state("networkidle")
+        page.evaluate(AXE)
+        # the colors of code are those of one page everywhere, and take axe most of its time
+        context = "document" if name in SPOKEN else "{exclude: ['.highlight']}"
+        found = page.evaluate(f"axe.run({context}, {AXE_OPTIONS})")["violations"]
+        findings[name] = [(what["id"], what["nodes"][0]["html"]) for what in found]
+    assert {name: found for name, found in findings.items() if found} == {}
+
+
+def test_axe_finds_what_is_wrong(tab, site):
+    (site / "wrong.html").write_text(WRONG)
+    page = tab()
+    page.goto("/wrong.html")
+    page.evaluate(AXE)
+    found = {what["id"] for what in page.evaluate(f"axe.run({AXE_OPTIONS})")["violations"]}
+    assert {"image-alt", "heading-order", "html-has-lang"} <= found
+    (site / "wrong.html").unlink()
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_can_be_printed(path, tab):
+    """From title to references on a sensible number of pages, no figure cut in two or too wide."""
+    page = tab(A4)
+    page.goto(f"/{chapter(path)}")
+    page.emulate_media(media="print")
+    measure = "image => [image.clientWidth, image.clientHeight, getComputedStyle(image).breakInside]"
+    pictures = page.locator("article img:not(details *)").evaluate_all(f"all => all.map({measure})")
+    assert pictures
+    for width, height, inside in pictures:
+        assert 0 < width <= A4["width"] and 0 < height <= 0.8 * A4["height"] and inside == "avoid"
+    for gone in (".bd-sidebar-primary", ".prev-next-area", ".explore .controls", "a.launch"):
+        assert not page.locator(gone).first.is_visible(), gone
+    sheets = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4")))
+    words = len(page.locator("article").inner_text().split())
+    assert words / 900 < sheets < words / 100
+
+
 def test_without_a_script_the_slider_is_a_picture(browser, address):
     path = next((path for path in CHAPTERS if stored_frames(ROOT / "docs", path.stem)), CHAPTERS[0])
     frames(path)
@@ -432,12 +601,19 @@ def test_without_a_script_the_slider_is_a_picture(browser, address):
     page.close()
 
 
-def test_search_finds_a_chapter_and_a_loss(tab):
+SOUGHT = {
+    "temperature": "notebooks/01_",
+    "attention_map": "api/kdutils.losses.feature",
+    "relational knowledge distillation": "papers",
+    "decoupled": "api/kdutils.losses.response",
+    "fitnets": "api/kdutils.losses.feature",
+    "minillm": "api/kdutils.losses.sequence",
+}
+
+
+def test_search_finds_a_chapter_and_a_loss_also_by_its_papers_name(tab):
     page = tab()
-    for words, expected in {
-        "temperature": "notebooks/01_",
-        "attention_map": "api/kdutils.losses.feature",
-    }.items():
+    for words, expected in SOUGHT.items():
         page.goto("/index.html")
         page.keyboard.press("Control+k")
         page.keyboard.type(words)
