@@ -13,7 +13,15 @@ from pathlib import Path
 from replacing import replace
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ["*.md", "CITATION.cff", "docs/*.md", "data/*/README.md", "kdutils/**/*.py", "notebooks/*.ipynb"]
+TEXTS = [
+    "*.md",
+    "CITATION.cff",
+    "docs/*.md",
+    "docs/tracks/*.md",
+    "data/*/README.md",
+    "kdutils/**/*.py",
+    "notebooks/*.ipynb",
+]
 NAME = r"[\w.-]+/[\w.-]+?"
 DECLARED = re.compile(rf'^Repository = "https://github\.com/({NAME})"$', re.MULTILINE)
 # Links that can only mean this repository, whatever name they carry.
