@@ -205,7 +205,7 @@ def course_map(app: Sphinx, docname: str) -> Iterator[nodes.Node]:
     svg = svg[svg.index("<svg") :].replace("xlink:href", "href").replace(' target="_blank"', "")
     label = (
         "The map of the course: a teacher and a student, the knowledge that is transferred between them, "
-        "the algorithm that organises training, and the architecture of the student, each with its chapters"
+        "the algorithm that organizes training, and the architecture of the student, each with its chapters"
     )
     svg = svg.replace("<svg ", f'<svg role="group" aria-label="{label}" ', 1)
     yield nodes.raw("", f'<div class="course-map">{svg}</div>', format="html")
