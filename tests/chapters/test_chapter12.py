@@ -84,7 +84,30 @@ def test_slip_in_the_larger_bert_is_named(capsys, attempt, said):
     assert answer.startswith("✗ not yet") and said in answer
 
 
-@pytest.mark.parametrize(("attempt", "said"), [("3 %", "guessing included"), ("about 3 points", "divided")])
-def test_slip_in_what_is_lost_is_named(capsys, attempt, said):
-    answer = verdict(capsys, exercises.lost_above_chance, attempt)
-    assert answer.startswith("✗ not yet") and said in answer
+KEPT = {
+    "the retention itself": lambda kept, teacher, classes: kept,
+    "the student only": lambda kept, teacher, classes: kept - 100 * (100 / classes) / teacher,
+    "off the retention": lambda kept, teacher, classes: (
+        100 * (kept - 100 / classes) / (teacher - 100 / classes)
+    ),
+    "any number of classes": lambda kept, teacher, classes: (
+        100 * (kept * teacher / 100 - 50) / (teacher - 50)
+    ),
+    "the part lost": lambda kept, teacher, classes: 100 - twin(kept, teacher, classes),
+    "percent were asked for": lambda kept, teacher, classes: twin(kept, teacher, classes) / 100,
+}
+
+
+def twin(kept, teacher, classes):
+    chance = 100 / classes
+    return 100 * (kept * teacher / 100 - chance) / (teacher - chance)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_slip_in_what_is_kept_above_chance_is_named(capsys, name):
+    said = verdict(capsys, exercises.kept_above_chance, KEPT[name])
+    assert said.startswith("✗ not yet") and name in said
+
+
+def test_the_twin_passes_also_as_a_plain_number(capsys):
+    assert verdict(capsys, exercises.kept_above_chance, lambda *case: float(twin(*case))) == "✓ passed"

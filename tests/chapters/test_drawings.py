@@ -362,3 +362,29 @@ def test_in_fake_quantization_the_gradient_goes_around_the_rounding_to_the_float
     assert weights.x0 < back[0] < weights.x1 and back[1] == pytest.approx(weights.y0)
     assert {"float weights", "rounded copy", "teacher", "frozen", "KL"} <= words(ax)
     assert_within_the_sheet(ax)
+
+
+def test_every_scene_has_its_place_in_the_map_of_slips():
+    ax = drawings.where_slips_sit()
+    scenes = set()
+    for text in words(ax):
+        for part in text.split(" · ")[0].split(", ") if " · " in text else []:
+            first, *last = part.split("–")
+            scenes |= set(range(int(first), int((last or [first])[0]) + 1))
+    assert scenes == set(range(1, 21))
+    frames = [(to_hex(box.get_edgecolor()), box.get_linestyle()) for box in of_kind(ax, FancyBboxPatch)]
+    assert frames == [(TEACHER, "--"), (STUDENT, "-")]
+    assert_within_the_sheet(ax)
+
+
+def test_the_student_gets_the_embeddings_and_three_layers_at_the_height_of_the_teachers():
+    ax = drawings.cut_and_distill()
+    copied = [
+        arrow
+        for arrow in of_kind(ax, FancyArrowPatch)
+        if to_hex(arrow.get_edgecolor()) == TEACHER and ends(arrow)[1][0] == 10.1
+    ]
+    assert len(copied) == 4 and all(start[1] == end[1] for start, end in map(ends, copied))
+    assert {"cos", "KL · T²", "CE", "the hidden word"} <= words(ax)
+    assert [text.get_text() for text in ax.texts].count("layer 4") == 1  # the teacher's only
+    assert_within_the_sheet(ax)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.exercises.judge import judge_function, judge_value
 
 
 def saved_of_large(prediction: Any) -> None:
@@ -62,15 +62,37 @@ def hidden_mse(attempt: Any) -> None:
     )
 
 
-def lost_above_chance(answer: Any) -> None:
-    """Which part of what the teacher knows above guessing is lost, when 97 % of 90 % is kept?"""
-    judge_choice(
-        answer,
-        correct="about 7 %",
-        why_not={
-            "3 %": "that is the part lost of the whole score, guessing included",
-            "about 3 points": "true, and no part of anything: by what are they to be divided?",
+def kept_above_chance(attempt: Any) -> None:
+    """The chance-corrected twin of a retention: what is kept of the teacher's lead over guessing."""
+
+    def definition(kept: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:
+        chance = 100 / classes
+        return 100 * (kept * teacher / 100 - chance) / (teacher - chance)
+
+    cases = [(97.0, 90.0, 2), (98.0, 92.0, 3), (90.0, 60.0, 1000), (86.4, 69.3, 2)]
+    judge_function(
+        attempt,
+        cases=[tuple(torch.tensor(number, dtype=torch.float64) for number in case) for case in cases],
+        definition=definition,
+        slips={
+            "chance was not taken off: that is the retention itself": lambda kept, teacher, classes: kept,
+            "chance was taken off the student only": (
+                lambda kept, teacher, classes: 100 * (kept * teacher / 100 - 100 / classes) / teacher
+            ),
+            "chance was taken off the retention: first work out the student's accuracy": (
+                lambda kept, teacher, classes: 100 * (kept - 100 / classes) / (teacher - 100 / classes)
+            ),
+            "chance is 50% for any number of classes: it is 100 / classes": (
+                lambda kept, teacher, classes: 100 * (kept * teacher / 100 - 50) / (teacher - 50)
+            ),
+            "that is the part lost: the part kept was asked for": (
+                lambda kept, teacher, classes: 100 - definition(kept, teacher, classes)
+            ),
+            "a share was returned: percent were asked for": (
+                lambda kept, teacher, classes: definition(kept, teacher, classes) / 100
+            ),
         },
+        gradient=False,
     )
 
 
