@@ -368,6 +368,39 @@ def variational_transfer() -> Axes:
     return ax
 
 
+def tokens_to_grid(pixels: Tensor) -> Axes:
+    """Chapter 02: a transformer's tokens laid out as a grid, and a pooled map of a CNN beside them.
+
+    Args:
+        pixels: An image, shape (H, W), with H and W multiples of 4.
+    """
+    ax = sheet(13, 6.2)
+    shades = [[0.1, 0.3, 0.2, 0.1], [0.2, 0.8, 0.9, 0.3], [0.3, 0.9, 0.8, 0.2], [0.1, 0.4, 0.5, 0.1]]
+    picture = image(ax, Place(1.3, 3.1, 1.9, 1.9), pixels)
+    transformer = network(ax, Place(4.4, 1.2, 2.4, 1.2), "transformer", STUDENT, trained=True)
+    convolutions = network(ax, Place(4.4, 5.0, 2.4, 1.2), "CNN", TEACHER, trained=False)
+    tokens = grid(ax, Place(7.2, 1.2, 0.35, 2.2), [[shade] for row in shades for shade in row], STUDENT)
+    as_map = grid(ax, Place(9.4, 1.2, 1.5, 1.5), shades, STUDENT)
+    fine = [[0.5 * (shades[i * 4 // 7][j * 4 // 7] + 0.1) for j in range(7)] for i in range(7)]
+    maps = grid(ax, Place(7.2, 5.0, 1.5, 1.5), fine, TEACHER)
+    pooled = grid(ax, Place(9.4, 5.0, 1.5, 1.5), shades, TEACHER)
+    compared = loss(ax, (9.4, 3.1), "MSE", radius=0.5)
+    for net, color in ((transformer, STUDENT), (convolutions, TEACHER)):
+        flow(ax, picture.right, net.left, color)
+    flow(ax, transformer.right, tokens.left, STUDENT)
+    flow(ax, tokens.right, as_map.left, STUDENT)
+    flow(ax, convolutions.right, maps.left)
+    flow(ax, maps.right, pooled.left)
+    flow(ax, pooled.bottom, compared.top)
+    flow(ax, as_map.top, compared.bottom, STUDENT)
+    note(ax, (6.9, 2.6), "16 tokens", STUDENT)
+    note(ax, (10.3, 1.2), "a grid of 4×4", STUDENT, ha="left")
+    note(ax, (7.2, 4.0), "7×7")
+    note(ax, (10.3, 5.0), "pooled to 4×4", TEACHER, ha="left")
+    note(ax, (9.6, 2.28), "regressor", STUDENT, ha="left")
+    return ax
+
+
 def _layers(ax: Axes) -> tuple[list[Place], list[Place]]:
     """Three layers of a frozen teacher above, of a trained student below: early, middle, late."""
     rows = []
@@ -437,6 +470,39 @@ def relation_transfer(batch: Tensor) -> Axes:
     note(ax, (8.5, 0.45), "places of 8 numbers", STUDENT)
     note(ax, (11.4, 3.75), "sides and angles", LOSS)
     gradient(ax, compared.bottom, (11.4, 0.15), (4.4, 0.15), student.bottom)
+    return ax
+
+
+def contrast_quiz(batch: Tensor) -> Axes:
+    """Chapter 03: the student's embedding of one image looks for the teacher's embedding of the same image.
+
+    Args:
+        batch: Three images, shape (3, H, W). The student is asked about the second.
+    """
+    ax = sheet(13, 5.6)
+    pictures = [image(ax, Place(0.9, 4.7 - 1.8 * k, 1.4, 1.4), pixels) for k, pixels in enumerate(batch)]
+    teacher = network(ax, Place(3.9, 4.4, 2.8, 1.5), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(3.9, 1.3, 1.9, 1.1), "student", STUDENT, trained=True)
+    head = network(ax, Place(6.5, 1.3, 1.5, 0.9), "head", STUDENT, trained=True)
+    for picture in pictures:
+        flow(ax, picture.right, teacher.left)
+    flow(ax, pictures[1].right, student.left, STUDENT)
+    flow(ax, student.right, head.left, STUDENT)
+    asked = grid(ax, Place(8.6, 1.3, 1.5, 0.4), [[0.8, 0.3, 0.5, 0.9]], STUDENT)
+    flow(ax, head.right, asked.left, STUDENT)
+    shades = [[0.1, 0.9, 0.4, 0.2], [0.9, 0.3, 0.4, 0.8], [0.3, 0.2, 0.9, 0.1]]
+    choices = [grid(ax, Place(8.6, 5.1 - 0.7 * k, 1.5, 0.4), [row], TEACHER) for k, row in enumerate(shades)]
+    for choice in choices:
+        flow(ax, teacher.right, choice.left)
+    shares = bars(ax, Place(10.6, 2.4, 1.2, 1.3), [0.2, 0.7, 0.1], STUDENT, "shares")
+    flow(ax, asked.right, (9.95, 1.75), STUDENT)
+    flow(ax, choices[2].right, (10.2, 3.2))
+    quiz = loss(ax, (12.3, 2.4), "CE")
+    flow(ax, (shares.right[0], 2.4), quiz.left, STUDENT)
+    note(ax, (9.65, 4.4), "the same image\nis the right answer", LOSS, ha="left")
+    ax.add_patch(Rectangle((7.75, 4.1), 1.7, 0.6, facecolor="none", edgecolor=LOSS, linewidth=2.0))
+    gradient(ax, quiz.bottom, (12.3, 0.3), (3.9, 0.3), student.bottom)
+    gradient(ax, (6.5, 0.3), head.bottom)
     return ax
 
 

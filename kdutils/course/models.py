@@ -1,4 +1,4 @@
-"""The course's convolutional teacher and students."""
+"""The course's teacher and students: convolutional networks, and a small vision transformer."""
 
 import json
 from collections.abc import Callable
@@ -153,6 +153,73 @@ class InvertedResidual(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         new = self.project(self.filter(self.expand(maps)))
         return maps + new if self.has_shortcut else new
+
+
+class VisionTransformer(nn.Module):
+    """Patches as tokens, pre-norm transformer blocks, the mean over the tokens, one linear layer.
+
+    Normalized images (N, 1, 28, 28) become logits (N, K). Every block returns tokens (N, L, width), row by
+    row of the grid of patches, without a class token. Layers to tap: "blocks.0", "blocks.1", …
+
+    Args:
+        width: Numbers of each token, a multiple of `heads`.
+        depth: Blocks.
+        heads: Attention heads of each block.
+        patch: Pixels of a patch's side, a divisor of 28: 7 makes 4×4 tokens.
+        seed: The same seed gives the same initial weights, whatever was drawn before.
+        num_classes: K, the number of logits.
+
+    Raises:
+        ValueError: A patch that does not divide 28.
+
+    Source: Dosovitskiy et al. 2021 (ViT), sec. 3.1, with mean pooling in place of the class token.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        depth: int = 3,
+        heads: int = 4,
+        patch: int = 7,
+        seed: int = 0,
+        num_classes: int = NUM_CLASSES,
+    ):
+        super().__init__()
+        if not 1 <= patch <= 28 or 28 % patch:
+            raise ValueError(f"patch: expected a divisor of 28, got {patch}")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU, too
+            self.patches = nn.Conv2d(1, width, patch, stride=patch)
+            self.positions = nn.Parameter(0.02 * torch.randn(1, (28 // patch) ** 2, width))
+            self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(depth)))
+            self.norm = nn.LayerNorm(width)
+            self.classifier = nn.Linear(width, num_classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Activations (N, width) before the linear layer: the mean over the last block's tokens."""
+        tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions
+        return self.norm(self.blocks(tokens)).mean(dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.embed(images))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, then a network of two layers on each token; a norm before each, a shortcut round each.
+
+    Tokens (N, L, width) → tokens (N, L, width). The inner layer is twice as wide.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.attention_norm(tokens)
+        tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        return tokens + self.mlp(self.mlp_norm(tokens))
 
 
 def teacher_cnn(seed: int = 0) -> ConvNet:

@@ -31,6 +31,12 @@ def test_written_out_equals_the_library(name):
     assert_same_loss(getattr(relation, name), written_out, cases())
 
 
+def test_info_nce_written_out_equals_the_library():
+    written_out = definition(NOTEBOOK, "info_nce_loss_written_out")
+    embeddings = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert_same_loss(relation.info_nce_loss, written_out, [tuple(embeddings)])
+
+
 def test_no_gradient_reaches_the_teacher_in_the_written_out_losses():
     for name in ("rkd_distance_loss", "rkd_angle_loss", "sp_loss", "pkt_loss", "cc_loss"):
         student, teacher = (tensor.requires_grad_() for tensor in next(cases()))
@@ -44,7 +50,7 @@ def test_recall_counts_the_nearest_other():
     labels = torch.tensor([0, 1, 1, 0, 0])
     # nearest: 0→1 (wrong), 1→2, 2→1, 3→4, 4→3
     assert recall_at_1(embeddings, labels) == pytest.approx(80)
-    assert recall_at_1(embeddings, torch.arange(5)) == 0, "a picture was its own neighbour"
+    assert recall_at_1(embeddings, torch.arange(5)) == 0, "an image was its own neighbor"
 
 
 # Exercises
@@ -112,52 +118,44 @@ def test_slip_in_centred_sp_loss_is_named(capsys, name):
     assert said.startswith("✗ not yet: looks as if") and name in said
 
 
-def neighbors(similarity, itself=False, scale=100):
+def quiz(student, memory, own, temperature=0.1, unit=("student", "memory"), average=True):
     """The third exercise as a reader may write it, with room for the slips."""
-
-    def recall(embeddings, labels):
-        hits = 0
-        for i in range(len(labels)):
-            values = similarity(embeddings, i)
-            if not itself:
-                values[i] = -torch.inf
-            hits += (labels[values.argmax()] == labels[i]).item()
-        return scale * hits / len(labels) if scale else hits
-
-    return recall
+    student = student / student.norm(dim=1, keepdim=True) if "student" in unit else student
+    memory = memory / memory.norm(dim=1, keepdim=True) if "memory" in unit else memory
+    log_shares = (student @ memory.T / temperature).log_softmax(dim=1)
+    right = log_shares[torch.arange(len(student)), own]
+    return -right.mean() if average else -right.sum()
 
 
-def cosine(x, i):
-    return F.cosine_similarity(x, x[i : i + 1], dim=1)
-
-
-def distance(x, i):
-    return -(x - x[i]).norm(dim=1)
-
-
-RECALLS = {
-    "found itself": neighbors(cosine, itself=True),
-    "by distance": neighbors(distance),
-    "inner products": neighbors(lambda x, i: x @ x[i]),
-    "over the samples": neighbors(lambda x, i: distance(F.normalize(x, dim=0), i)),
-    "mean was taken away": neighbors(lambda x, i: cosine(x - x.mean(dim=0), i)),
-    "least similar": neighbors(lambda x, i: -cosine(x, i)),
-    "a share": neighbors(cosine, scale=1),
-    "a count": neighbors(cosine, scale=None),
+QUIZ_SLIPS = {
+    "the place in the batch": lambda s, m, own: quiz(s, m.detach(), torch.arange(len(s))),
+    "only the batch's own rows": lambda s, m, own: quiz(s, m.detach()[own], torch.arange(len(s))),
+    "the temperature is missing": lambda s, m, own: quiz(s, m.detach(), own, temperature=1.0),
+    "multiplied by the temperature": lambda s, m, own: quiz(s, m.detach(), own, temperature=10.0),
+    "nothing is scaled": lambda s, m, own: quiz(s, m.detach(), own, unit=()),
+    "only the student is scaled": lambda s, m, own: quiz(s, m.detach(), own, unit=("student",)),
+    "only the memory is scaled": lambda s, m, own: quiz(s, m.detach(), own, unit=("memory",)),
+    "not divided by N": lambda s, m, own: quiz(s, m.detach(), own, average=False),
+    "the memory learns too": quiz,
+    "the sign is wrong": lambda s, m, own: -quiz(s, m.detach(), own),
 }
 
 
-@pytest.mark.parametrize("name", RECALLS)
-def test_slip_in_the_recall_is_named(capsys, name):
-    said = verdict(capsys, exercises.cosine_recall_at_1, RECALLS[name])
+@pytest.mark.parametrize("name", QUIZ_SLIPS)
+def test_slip_in_the_quiz_is_named(capsys, name):
+    said = verdict(capsys, exercises.quiz_with_memory, QUIZ_SLIPS[name])
     assert said.startswith("✗ not yet: looks as if") and name in said
 
 
-def test_a_loop_over_cosines_passes(capsys):
-    assert verdict(capsys, exercises.cosine_recall_at_1, neighbors(cosine)).startswith("✓ passed")
+def test_another_way_to_write_the_quiz_passes(capsys):
+    assert verdict(capsys, exercises.quiz_with_memory, lambda s, m, own: quiz(s, m.detach(), own)).startswith(
+        "✓ passed"
+    )
 
 
-def test_the_printed_recall_passes(capsys):
-    recall = solution(NOTEBOOK, 3)["cosine_recall_at_1"]
-    recall.__globals__["recall_at_1"] = definition(NOTEBOOK, "recall_at_1")
-    assert verdict(capsys, exercises.cosine_recall_at_1, recall).startswith("✓ passed")
+def test_with_the_batch_as_its_memory_the_printed_quiz_is_the_librarys():
+    written_out = solution(NOTEBOOK, 3)["quiz_with_memory"]
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 7, 5, generator=generator, dtype=torch.float64)
+    own = torch.arange(7)
+    assert_same_loss(relation.info_nce_loss, lambda s, t: written_out(s, t, own), [(student, teacher)])

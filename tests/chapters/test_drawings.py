@@ -240,6 +240,20 @@ def test_a_grid_is_darker_where_the_value_is_larger():
     assert (pale.get_xy(), dark.get_xy(), place.right) == ((2, 1.5), (3, 1.5), (4, 2))
 
 
+def test_tokens_become_a_grid_of_the_size_that_the_map_is_pooled_to():
+    ax = drawings.tokens_to_grid(PIXELS)
+    assert {"transformer", "CNN", "16 tokens", "pooled to 4×4"} <= words(ax)
+    assert [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)] == ["-", "--"]
+    assert_within_the_sheet(ax)
+
+
+def test_the_quiz_shows_every_choice_to_the_teacher_and_one_image_to_the_student():
+    ax = drawings.contrast_quiz(PIXELS.expand(3, 4, 4))
+    assert {"student", "head", "teacher", "CE"} <= words(ax)
+    frames = [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)]
+    assert frames == ["--", "-", "-"]  # teacher frozen, student and head trained
+
+
 def test_relation_transfer_compares_two_triangles():
     ax = drawings.relation_transfer(PIXELS.expand(3, 4, 4))
     assert {"teacher", "student", "RKD", "sides and angles"} <= words(ax) and len(ax.images) == 3

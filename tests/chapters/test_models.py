@@ -11,7 +11,15 @@ from safetensors.torch import load_file
 from kdutils import evaluate
 from kdutils.course import data, models
 from kdutils.course.data import DataFileError, fashion_mnist
-from kdutils.course.models import ConvNet, deep_thin_cnn, load_teacher, small_cnn, teacher_cnn
+from kdutils.course.models import (
+    ConvNet,
+    VisionTransformer,
+    deep_thin_cnn,
+    load_teacher,
+    small_cnn,
+    teacher_cnn,
+)
+from kdutils.taps import FeatureTap
 from kdutils.train import predict
 
 IMAGES = torch.randn(3, 1, 28, 28)
@@ -92,6 +100,49 @@ def test_another_number_of_classes():
 def test_refuses_widths_and_depths_that_do_not_fit(widths, depths):
     with pytest.raises(ValueError, match=r"widths, depths: .*got \("):
         ConvNet(widths, depths)
+
+
+# The vision transformer
+
+
+def test_the_parameters_of_a_vision_transformer_are_counted_by_hand():
+    width, depth, patch = 32, 3, 7
+    attention = 4 * (width * width + width)
+    mlp = width * 2 * width + 2 * width + 2 * width * width + width
+    block = attention + mlp + 2 * 2 * width
+    outside = patch * patch * width + width + 16 * width + 2 * width + width * 10 + 10
+    counted = sum(parameter.numel() for parameter in VisionTransformer(width, depth).parameters())
+    assert counted == depth * block + outside
+
+
+def test_a_vision_transformer_makes_logits_of_images_and_tokens_of_patches():
+    net = VisionTransformer(8, 2, heads=2, patch=4).eval()
+    torch.testing.assert_close(net.classifier(net.embed(IMAGES)), net(IMAGES))
+    with FeatureTap(net, {"tokens": "blocks.0"}) as tap:
+        assert net(IMAGES).shape == (3, 10)
+    assert tap["tokens"].shape == (3, 49, 8)
+
+
+def test_tokens_stand_row_by_row_of_the_grid_of_patches():
+    net = VisionTransformer(8, 0, heads=2).eval()
+    changed = IMAGES.clone()
+    changed[:, :, 7:14, 21:28] += 1  # the second row's fourth patch
+    before, after = (net.patches(x).flatten(2).transpose(1, 2) for x in (IMAGES, changed))
+    moved = (before - after).abs().sum(dim=(0, 2))
+    assert moved.nonzero().flatten().tolist() == [1 * 4 + 3]
+
+
+def test_a_vision_transformers_seed_gives_its_weights_whatever_was_drawn_before():
+    first = weights(VisionTransformer(8, 1, heads=2, seed=7))
+    torch.rand(5)
+    assert torch.equal(weights(VisionTransformer(8, 1, heads=2, seed=7)), first)
+    assert not torch.equal(weights(VisionTransformer(8, 1, heads=2, seed=8)), first)
+
+
+@pytest.mark.parametrize("patch", [0, 5, 56])
+def test_refuses_a_patch_that_does_not_divide_the_image(patch):
+    with pytest.raises(ValueError, match=f"patch: expected a divisor of 28, got {patch}"):
+        VisionTransformer(patch=patch)
 
 
 # The trained teacher

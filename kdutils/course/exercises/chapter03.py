@@ -83,51 +83,52 @@ def centered_sp_loss(attempt: Any) -> None:
     )
 
 
-def cosine_recall_at_1(attempt: Any) -> None:
-    """The share of samples, in percent, whose nearest other sample by cosine has the same label."""
+def quiz_with_memory(attempt: Any) -> None:
+    """The cross-entropy of finding one's own among all rows of a memory, by cosine at a temperature."""
     generator = torch.Generator().manual_seed(0)
 
-    def case(samples: int, width: int) -> tuple[Tensor, Tensor]:
-        lengths = 0.2 + 3 * torch.rand(samples, 1, generator=generator, dtype=torch.float64)
-        embeddings = torch.randn(samples, width, generator=generator, dtype=torch.float64) + 0.7
-        return lengths * embeddings, torch.randint(3, (samples,), generator=generator)
-
-    def unit(embeddings: Tensor) -> Tensor:
-        return F.normalize(embeddings, dim=1)
+    def case(samples: int, stored: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        student = torch.randn(samples, width, generator=generator, dtype=torch.float64)
+        memory = 2 * torch.randn(stored, width, generator=generator, dtype=torch.float64) + 0.3
+        return student, memory, torch.randperm(stored, generator=generator)[:samples]
 
     judge_function(
         attempt,
-        cases=[case(60, 4), case(45, 7)],
-        definition=lambda x, labels: _recall(unit(x) @ unit(x).T, labels),
+        cases=[case(4, 9, 3), case(6, 15, 5)],
+        definition=_quiz,
         slips={
-            "every sample found itself: leave the diagonal out": (
-                lambda x, labels: _recall(unit(x) @ unit(x).T, labels, itself=True)
+            "the right answer is the place in the batch: it is the place in the memory, `own`": (
+                lambda s, m, own: _quiz(s, m, torch.arange(len(s)))
             ),
-            "neighbors are near by distance, not by angle: scale the embeddings to length one": (
-                lambda x, labels: _recall(-torch.cdist(x, x), labels)
+            "only the batch's own rows of the memory are choices: all rows are": (
+                lambda s, m, own: _quiz(s, m[own], torch.arange(len(s)))
             ),
-            "the inner products of unscaled embeddings were taken": lambda x, labels: _recall(
-                x @ x.T, labels
+            "the temperature is missing: the cosines are divided by it": (
+                lambda s, m, own: _quiz(s, m, own, temperature=1.0)
             ),
-            "each feature was scaled over the samples: every sample has length one (dim=1)": (
-                lambda x, labels: _recall(-torch.cdist(F.normalize(x, dim=0), F.normalize(x, dim=0)), labels)
+            "the cosines are multiplied by the temperature: they are divided by it": (
+                lambda s, m, own: _quiz(s, m, own, temperature=10.0)
             ),
-            "the mean was taken away first: an angle is measured at the origin": (
-                lambda x, labels: _recall(unit(x - x.mean(dim=0)) @ unit(x - x.mean(dim=0)).T, labels)
+            "nothing is scaled to length one: a cosine does not see lengths": (
+                lambda s, m, own: F.cross_entropy(s @ m.detach().T / 0.1, own)
             ),
-            "the least similar sample was taken": lambda x, labels: _recall(-unit(x) @ unit(x).T, labels),
-            "it is a share: percent are asked for": (
-                lambda x, labels: _recall(unit(x) @ unit(x).T, labels) / 100
+            "only the student is scaled to length one": (
+                lambda s, m, own: F.cross_entropy(F.normalize(s, dim=1) @ m.detach().T / 0.1, own)
             ),
-            "it is a count: percent are asked for": (
-                lambda x, labels: _recall(unit(x) @ unit(x).T, labels) * len(x) / 100
+            "only the memory is scaled to length one": (
+                lambda s, m, own: F.cross_entropy(s @ F.normalize(m.detach(), dim=1).T / 0.1, own)
+            ),
+            "the sum over the batch is not divided by N": lambda s, m, own: _quiz(s, m, own) * len(s),
+            "the memory learns too: detach it": (
+                lambda s, m, own: F.cross_entropy(F.normalize(s, dim=1) @ F.normalize(m, dim=1).T / 0.1, own)
+            ),
+            "the sign is wrong: a loss falls as the right answer gets likelier": (
+                lambda s, m, own: -_quiz(s, m, own)
             ),
         },
-        gradient=False,
     )
 
 
-def _recall(similarities: Tensor, labels: Tensor, itself: bool = False) -> float:
-    if not itself:
-        similarities = similarities.masked_fill(torch.eye(len(labels), dtype=torch.bool), -torch.inf)
-    return 100 * (labels[similarities.argmax(dim=1)] == labels).double().mean().item()
+def _quiz(student: Tensor, memory: Tensor, own: Tensor, temperature: float = 0.1) -> Tensor:
+    cosines = F.normalize(student, dim=1) @ F.normalize(memory.detach(), dim=1).T
+    return F.cross_entropy(cosines / temperature, own)
