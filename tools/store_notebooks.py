@@ -236,6 +236,11 @@ def has_slider(cell: NotebookNode) -> bool:
     return any(WIDGET_VIEW in shown or shown.get("text/plain") == SLIDER_TEXT for shown in data)
 
 
+def explores(cell: NotebookNode) -> bool:
+    """Whether its sliders are those of `explore`, whose pictures can be drawn beforehand."""
+    return has_slider(cell) and "explore(" in cell.source
+
+
 def executed_with_frames(notebook: NotebookNode, path: Path) -> tuple[MeasuredClient, list[str]]:
     """Runs the notebook, draws the pictures of its sliders, and replaces those of its last run.
 
@@ -247,14 +252,17 @@ def executed_with_frames(notebook: NotebookNode, path: Path) -> tuple[MeasuredCl
         client = executed(notebook, path.resolve().parent, code)
         told: dict[str, Any] = json.loads(client.told)
         cells = [cell for cell in notebook.cells if has_slider(cell)]
-        if len(cells) != len(told["sliders"]):
-            raise NotebookFailure(f"{len(cells)} cells show a slider, {len(told['sliders'])} call explore()")
+        calls, drawn = sum(map(explores, cells)), iter(told["sliders"])
+        if calls != len(told["sliders"]):
+            raise NotebookFailure(
+                f"{calls} cells with explore( show sliders, {len(told['sliders'])} were drawn"
+            )
         shutil.rmtree(folder, ignore_errors=True)
-        if not cells:
+        if not calls:
             return client, []
-        for cell, sliders in zip(cells, told["sliders"], strict=True):
-            sliders["code"] = code_of(cell)
-        index = json.dumps(told["sliders"], indent=1, ensure_ascii=False)
+        # null for what is no slider of explore, such as a box for a sentence of one's own
+        entries = [{**next(drawn), "code": code_of(cell)} if explores(cell) else None for cell in cells]
+        index = json.dumps(entries, indent=1, ensure_ascii=False)
         (new / "sliders.json").write_text(f"{index}\n", encoding="utf-8")
         new.rename(folder)
     finally:
@@ -296,7 +304,7 @@ def store_frames(path: Path) -> str:
     What comes after its last slider is not run.
     """
     notebook = nbformat.read(path, as_version=4)
-    last = max((number for number, cell in enumerate(notebook.cells) if has_slider(cell)), default=-1)
+    last = max((number for number, cell in enumerate(notebook.cells) if explores(cell)), default=-1)
     del notebook.cells[last + 1 :]
     _, drawn = executed_with_frames(notebook, path)
     return "\n".join([path.name, *drawn])

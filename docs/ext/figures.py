@@ -104,7 +104,7 @@ def badges_to_buttons(document: nodes.document) -> list[nodes.reference]:
 
 
 def fill_sliders(
-    document: nodes.document, buttons: list[nodes.reference], stored: list[dict[str, Any]], folder: str
+    document: nodes.document, buttons: list[nodes.reference], stored: list[dict[str, Any] | None], folder: str
 ) -> None:
     """Puts a slider's pictures, where they are stored, and the buttons to run it, in a box of its own."""
     sliders = iter(stored)

@@ -16,8 +16,11 @@ from sphinx.application import Sphinx
 FRAMES = Path("frames")
 
 
-def stored_frames(source: Path, docname: str) -> list[dict[str, Any]]:
-    """What is stored of a chapter's sliders, in their order; empty where nothing is drawn yet."""
+def stored_frames(source: Path, docname: str) -> list[dict[str, Any] | None]:
+    """What is stored of a chapter's sliders, in their order; empty where nothing is drawn yet.
+
+    None for what is no slider, but a box for words.
+    """
     index = source / FRAMES / Path(docname).name[:2] / "sliders.json"
     return json.loads(index.read_text(encoding="utf-8")) if index.is_file() else []
 
