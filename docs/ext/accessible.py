@@ -8,6 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SIGNATURE_LINES = re.compile(r"<dl>\s*(<dd><em class=\"sig-param.*?)</dl>", re.DOTALL)
+EMPTY_HEAD = re.compile(r'<th class="head[^"]*">\s*<p>\s*</p>\s*</th>')
 CORNER_OF_A_TABLE = re.compile(r"<th>\s*</th>")
 
 
@@ -22,15 +23,19 @@ def name_toggles(
         )
 
 
-def plain_signatures(
+def repair_body(
     app: Sphinx, docname: str, template: str, context: dict[str, Any], document: nodes.document | None
 ) -> None:
-    """Sphinx writes a signature of several lines as a list of definitions without terms: lines, instead."""
+    """Sphinx writes a signature of several lines as definitions without terms, an empty corner as a header.
+
+    They become lines, and a cell.
+    """
     if "body" in context:
-        context["body"] = SIGNATURE_LINES.sub(
+        body = SIGNATURE_LINES.sub(
             lambda found: found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>"),
             context["body"],
         )
+        context["body"] = EMPTY_HEAD.sub("<td></td>", body)
 
 
 def empty_corners(app: Sphinx, document: nodes.document) -> None:
@@ -43,6 +48,6 @@ def empty_corners(app: Sphinx, document: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", empty_corners)
-    app.connect("html-page-context", plain_signatures)
+    app.connect("html-page-context", repair_body)
     app.connect("html-page-context", name_toggles, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}
