@@ -12,7 +12,7 @@ from kdutils.audit import audit
 from kdutils.course import models
 from kdutils.course.exercises import chapter11
 from kdutils.course.exercises import chapter11 as exercises
-from kdutils.losses import kd_loss
+from kdutils.losses import kd_loss, next_token
 
 NOTEBOOK = ROOT / "notebooks" / "11_silent_failures.ipynb"
 
@@ -79,14 +79,78 @@ def test_audit_names_the_slip(name):
     assert SAID[name] in audit(loss_fn, models.small_cnn(0), teacher, batch)[0]
 
 
-def test_padding_is_left_out_only_where_it_should_be():
-    tagger, student = (definition(NOTEBOOK, "Tagger")(width, seed) for width, seed in ((8, 1), (4, 0)))
-    tokens, mask = definition(NOTEBOOK, "sentences")(0, number=20)
-    assert ((tokens == 0) == (mask == 0)).all() and 2 <= mask.sum(dim=1).min() < mask.sum(dim=1).max() <= 20
-    batch = (tokens, mask, tagger.requires_grad_(False)(tokens))
-    token_loss = definition(NOTEBOOK, "token_loss")
-    assert "padding" in audit(token_loss(True), student, tagger, batch)[0]
-    assert audit(token_loss(False), student, tagger, batch) == []
+# Language models
+
+
+def writers():
+    """What the scenes on texts use: an author, its texts, and what both say about the next token."""
+    names = {"END": 0, "START": 1, "VOCABULARY": 40, "next_token": next_token, "kd_loss": kd_loss}
+    names["Writer"] = definition(NOTEBOOK, "Writer", **names)
+    names["author"] = names["Writer"](16, 100).requires_grad_(False)
+    names["author"].head.weight *= 4
+    names["renumbered"] = torch.cat([torch.arange(5), torch.arange(5, 40).roll(1)])
+    for name in ("next_words", "kl_per_token", "right_on_texts", "texts_only"):
+        names[name] = definition(NOTEBOOK, name, **names)
+    return names
+
+
+WRITERS = writers()
+LENGTHS = torch.arange(3, 11).roll(3)  # one text of every length; the longest fills the width
+MASK = (torch.arange(10) < LENGTHS[:, None]).long()
+TOKENS = torch.randint(2, 40, (8, 10), generator=GENERATOR) * MASK
+TOKENS[torch.arange(8), LENGTHS - 1] = 0  # the end token
+
+
+def on_texts(name):
+    return definition(NOTEBOOK, name, **WRITERS)
+
+
+def test_a_writer_reads_forwards_only():
+    writer, changed = WRITERS["Writer"](4, 0), TOKENS.clone()
+    changed[:, 5] = 2 + (changed[:, 5] + 1) % 38
+    moved = (writer(TOKENS) - writer(changed)).abs().amax(dim=(0, 2)) > 0
+    assert moved.tolist() == [False] * 5 + [True, True] + [False] * 3
+
+
+def test_divergence_per_token_averages_to_the_right_loss():
+    student = WRITERS["Writer"](4, 0)
+    said, meant, counts = WRITERS["next_words"](student, TOKENS, MASK)
+    per_token = WRITERS["kl_per_token"](said, meant)[counts].mean()
+    torch.testing.assert_close(per_token, WRITERS["right_on_texts"](student, TOKENS, MASK))
+
+
+SAID_ON_TEXTS = {
+    "padding_counted": "padding tokens are counted",
+    "off_by_one": "compared with the teacher's 1 before it",
+    "end_masked": "the end token seems to be masked as padding",
+    "mean_of_means": "a mean of means",
+    "top_three": "only the teacher's most probable tokens count",
+    "two_paths": "the loss runs no teacher",
+}
+
+
+@pytest.mark.parametrize("name", SAID_ON_TEXTS)
+def test_audit_names_the_slip_in_texts(name):
+    student, author = WRITERS["Writer"](4, 0), WRITERS["author"]
+    assert SAID_ON_TEXTS[name] in audit(on_texts(name), student, author, (TOKENS, MASK))[0]
+
+
+@pytest.mark.parametrize("name", ["right_on_texts", "other_tokenizer"])  # the audit cannot know of the second
+def test_audit_names_nothing_in_texts(name):
+    assert audit(on_texts(name), WRITERS["Writer"](4, 0), WRITERS["author"], (TOKENS, MASK)) == []
+
+
+def test_the_author_as_its_own_student_exposes_what_compares_it_with_something_else():
+    loss = {name: on_texts(name)(WRITERS["author"], TOKENS, MASK) for name in SAID_ON_TEXTS}
+    zero = {name for name, value in loss.items() if value.abs() < 1e-6}
+    assert zero == {"padding_counted", "end_masked", "mean_of_means", "top_three"}
+    assert on_texts("other_tokenizer")(WRITERS["author"], TOKENS, MASK) > 0.5
+    assert on_texts("two_paths")(WRITERS["author"], TOKENS, MASK, fast=False).abs() < 1e-6
+
+
+def test_a_loss_of_the_top_three_alone_can_be_negative():
+    cheat = definition(NOTEBOOK, "OnlyItsTopThree", author=WRITERS["author"])()
+    assert on_texts("top_three")(cheat, TOKENS, MASK) < -0.05
 
 
 def test_best_of_one_is_the_truth_and_more_are_luckier():
