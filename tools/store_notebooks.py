@@ -205,7 +205,7 @@ def executed(notebook: NotebookNode, folder: Path, afterwards: str = "pass") -> 
     Code to be run `afterwards`, in the same kernel, leaves no trace in the notebook.
     """
     client = MeasuredClient(
-        notebook, afterwards, timeout=600, kernel_name="python3",
+        notebook, afterwards, timeout=1800, kernel_name="python3",
         resources={"metadata": {"path": str(folder)}}, record_timing=False, coalesce_streams=True,
     )  # fmt: skip
     try:
