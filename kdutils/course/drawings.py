@@ -447,6 +447,25 @@ def who_is_the_teacher() -> Axes:
     return ax
 
 
+def peers_label_a_pool() -> Axes:
+    """Chapter 05: two peers, each with images at home; what travels is a copy's answers to a common pool."""
+    ax = sheet(14, 6.0, scale=0.5)
+    pool = data(ax, Place(7, 4.9, 3.4, 1.0), "pool, no labels:\neverybody's")
+    for side, name in ((-1, "A"), (1, "B")):
+        peer = network(ax, Place(7 + 4.6 * side, 2.9, 2.8, 1.0), f"peer {name}", STUDENT, trained=True)
+        home = data(ax, Place(peer.x, 0.9, 3.4, 1.0), "250 images, labels:\nstay at home", BASELINE)
+        flow(ax, home.top, peer.bottom, BASELINE)
+        x = pool.left[0] if side < 0 else pool.right[0]
+        flow(ax, (x, pool.y), (peer.x, peer.top[1]), TEACHER)
+        note(ax, (peer.x, peer.top[1] + 0.75), f"what does {name} say?", TEACHER)
+    left, right = 7 - 4.6 + 1.4, 7 + 4.6 - 1.4
+    flow(ax, (left, 3.15), (right, 3.15), STUDENT)
+    flow(ax, (right, 2.65), (left, 2.65), STUDENT)
+    note(ax, (7, 3.45), "A's copy answers for the pool", STUDENT)
+    note(ax, (7, 2.3), "B's copy answers for the pool", STUDENT)
+    return ax
+
+
 def relation_transfer(batch: Tensor) -> Axes:
     """Chapter 03: each network places three images; the triangles are compared, never the places.
 

@@ -11,9 +11,11 @@ from notebook_code import assert_same_loss, definition, verdict
 from notebook_files import ROOT
 from torch import nn
 
+from kdutils.batches import batches
+from kdutils.course import data
 from kdutils.course.exercises import chapter05 as exercises
 from kdutils.course.mutual import weights_exchanged
-from kdutils.losses import dml_loss, ensemble_kd_loss, mutual_terms
+from kdutils.losses import dml_loss, mutual_terms
 
 NOTEBOOK = ROOT / "notebooks" / "05_online_distillation.ipynb"
 
@@ -39,8 +41,8 @@ def test_dml_loss_equals_the_one_written_out():
 
 def test_mutual_is_the_sum_of_what_every_process_minimizes():
     """The notebook trains all peers in one loss; in processes each has `mutual_terms` of its own."""
-    hard = definition(NOTEBOOK, "hard")
-    written = definition(NOTEBOOK, "mutual", hard=hard, dml_loss=dml_loss, itertools=itertools)(weight=0.7)
+    names = {"dml_loss": dml_loss, "itertools": itertools, "F": F}
+    written = definition(NOTEBOOK, "mutual", **names)(weight=0.7)
     peers = three_peers()
     logits = [peer(IMAGES) for peer in peers]
     together = written(peers, IMAGES, LABELS)
@@ -52,18 +54,6 @@ def test_mutual_is_the_sum_of_what_every_process_minimizes():
         torch.testing.assert_close(together[name], sum(terms[name] for terms in apart))
     expected = gradients([term for terms in apart for term in terms.values()], peers)
     torch.testing.assert_close(gradients(together.values(), peers), expected)
-
-
-def test_taught_by_ensemble_is_cross_entropy_and_ensemble_kd_loss():
-    hard = definition(NOTEBOOK, "hard")
-    written = definition(NOTEBOOK, "taught_by_ensemble", hard=hard, ensemble_kd_loss=ensemble_kd_loss)
-    peers = three_peers()
-    logits = [peer(IMAGES) for peer in peers]
-    expected = sum(
-        F.cross_entropy(own, LABELS) + 0.3 * ensemble_kd_loss(own, logits, temperature=2.0) for own in logits
-    )
-    terms = written(weight=0.3, temperature=2.0)(peers, IMAGES, LABELS)
-    torch.testing.assert_close(sum(terms.values()), expected)
 
 
 class OtherPeer:
@@ -95,6 +85,46 @@ def test_codistilled_is_the_sum_of_what_every_process_minimizes():
         with torch.no_grad():
             for parameter in peers.parameters():
                 parameter += 0.1
+
+
+def pool_loss(teachers, every=2):
+    pool = data.Split(torch.randn(64 * 6, 5, generator=GENERATOR), None)
+    fm = data.FashionMNIST(None, None, pool, None)
+    names = {"copy": copy, "itertools": itertools, "dml_loss": dml_loss, "batches": batches, "fm": fm}
+    written = definition(NOTEBOOK, "pool_labeled", **names, normalize=lambda images: images)
+    unlabeled = iter(batches(pool.images, batch_size=64, seed=3))
+    return written(teachers, seed=3, every=every), unlabeled
+
+
+@pytest.mark.parametrize("teachers", [(1, 0), (0, 1)], ids=["the other", "oneself"])
+def test_pool_labeled_learns_from_stale_answers_to_the_pool_and_labels_at_home(teachers):
+    loss_fn, unlabeled = pool_loss(teachers)
+    peers = three_peers()[:2]
+    parts = [(IMAGES[:8], LABELS[:8]), (IMAGES[8:], LABELS[8:])]
+    stale = None
+    for step in range(5):
+        (pool,) = next(unlabeled)
+        terms = loss_fn(peers, *parts[0], *parts[1])
+        hard = sum(F.cross_entropy(peer(part[0]), part[1]) for peer, part in zip(peers, parts, strict=True))
+        torch.testing.assert_close(terms["hard"], hard)
+        if step >= 2:
+            stale = copy.deepcopy(peers) if step % 2 == 0 else stale
+            own, answers = [peer(pool) for peer in peers], [stale[teacher](pool) for teacher in teachers]
+            torch.testing.assert_close(terms["mutual"], sum(map(dml_loss, own, answers)))
+        assert ("mutual" in terms) == (step >= 2)
+        with torch.no_grad():
+            for parameter in peers.parameters():
+                parameter += 0.1
+
+
+def test_augmented_images_are_moved_by_two_pixels_at_most_and_keep_their_background():
+    moved_and_mirrored = definition(NOTEBOOK, "moved_and_mirrored", F=F)
+    images = torch.full((200, 1, 28, 28), -0.8)
+    images[:, 0, 13:15, 13:15] = 1.0
+    moved = moved_and_mirrored(images)
+    assert moved.shape == images.shape and set(moved.unique().tolist()) == set(images.unique().tolist())
+    rows = (moved[:, 0].amax(dim=2) > 0).int().argmax(dim=1)
+    assert rows.unique().tolist() == [11, 12, 13, 14, 15]
 
 
 # Exercises

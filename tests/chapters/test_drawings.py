@@ -176,6 +176,12 @@ def test_who_is_the_teacher_shows_seven_of_whom_two_are_trained():
     assert to_hex(boxes[0].get_edgecolor()) == TEACHER and {"k steps old", "an epoch ago"} <= words(ax)
 
 
+def test_only_answers_travel_between_peers_that_label_a_pool():
+    ax = drawings.peers_label_a_pool()
+    assert [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)] == ["-", "-"]
+    assert len(of_kind(ax, FancyArrowPatch)) == 6 and "250 images, labels:\nstay at home" in words(ax)
+
+
 def test_in_who_is_the_teacher_only_peers_teach_both_ways_and_all_stays_on_the_sheet():
     ax = drawings.who_is_the_teacher()
     arrows = of_kind(ax, FancyArrowPatch)
