@@ -79,6 +79,13 @@ def test_linear_cka():
     assert_same_loss(linear_cka, written_out("linear_cka_written_out"), cases)
 
 
+def test_the_token_grid_has_each_patch_where_it_stands_in_the_image():
+    tokens = torch.arange(2 * 16 * 3).view(2, 16, 3)
+    as_map = definition(NOTEBOOK, "token_grid")(tokens)
+    assert as_map.shape == (2, 3, 4, 4)
+    assert all(as_map[1, :, k // 4, k % 4].equal(tokens[1, k]) for k in range(16))
+
+
 # Exercises
 
 
