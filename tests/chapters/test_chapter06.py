@@ -1,12 +1,19 @@
 """Chapter 06: what the notebook writes out equals the library; its exercises name the usual slips."""
 
+import copy
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from notebook_code import assert_same_loss, definition, verdict
 from notebook_files import ROOT
 
+import kdutils
+from kdutils.batches import batches
+from kdutils.course import data
 from kdutils.course.exercises import chapter06 as exercises
+from kdutils.evaluate import fit_temperature
 from kdutils.losses import cs_kd_loss, kd_loss, ps_kd_loss, tf_kd_loss
 
 NOTEBOOK = ROOT / "notebooks" / "06_self_distillation.ipynb"
@@ -119,19 +126,72 @@ def test_slip_in_smoothed_cross_entropy_is_named(capsys, name):
     assert said.startswith("✗ not yet") and name in said
 
 
+def confident(scale, seed=0):
+    """Logits and labels of a network of about 80% accuracy; the larger the scale, the surer it is."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(5, (500,), generator=generator)
+    is_right = torch.rand(500, generator=generator) < 0.8 - 0.1 * seed
+    said = torch.where(is_right, labels, (labels + 1) % 5)
+    noise = torch.randn(500, 5, generator=generator, dtype=torch.float64)
+    return scale * (2 * F.one_hot(said, 5) + 0.3 * noise), labels
+
+
+def handed_in(scale, so):
+    validation, test = confident(scale, 0), confident(scale, 1)
+    temperature = fit_temperature(*validation)
+    return {"validation": validation, "test": test, "temperature": temperature, "so": so}
+
+
+@pytest.mark.parametrize(("scale", "so"), [(5.0, "too sure"), (0.3, "too modest")])
+def test_confidence_is_held_against_accuracy(capsys, scale, so):
+    assert verdict(capsys, exercises.honest_confidence, handed_in(scale, so)) == "✓ passed"
+    (other,) = {"too sure", "too modest"} - {so}
+    assert "mean confidence minus accuracy" in verdict(
+        capsys, exercises.honest_confidence, handed_in(scale, other)
+    )
+
+
 @pytest.mark.parametrize(
-    ("attempt", "said"),
+    ("changed", "said"),
     [
-        (25.0, "added up"),
-        (130 / 3, "equally often"),
-        (205, "ten images"),
-        (10.5, "leave early"),
-        (1, "too low"),
+        ({"temperature": fit_temperature(*confident(5.0, 1))}, "fitted on the test half"),
+        ({"temperature": 1 / fit_temperature(*confident(5.0, 0))}, "1 / T"),
+        ({"temperature": 1.0}, "another temperature"),
+        ({"temperature": "high"}, "raised ValueError"),
+        ({"test": confident(5.0, 0)}, "halves are the same"),
+        ({"validation": None}, "raised TypeError"),
+        ({"so": "maybe"}, "expected one of"),
+        ({"more": 1}, "keys"),
     ],
 )
-def test_slip_in_the_bill_is_named(capsys, attempt, said):
-    answer = verdict(capsys, exercises.mean_cost, attempt)
+def test_slip_in_honest_confidence_is_named(capsys, changed, said):
+    answer = verdict(capsys, exercises.honest_confidence, handed_in(5.0, "too sure") | changed)
     assert answer.startswith("✗ not yet") and said in answer
+
+
+def test_a_moving_average_starts_as_its_student_and_follows_slowly():
+    names = {"copy": copy, "itertools": itertools, "F": F, "kd_loss": kd_loss, "batches": batches}
+    seen = {}
+
+    class Models:
+        @staticmethod
+        def small_cnn(seed):
+            torch.manual_seed(seed)
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 10))
+
+    def fit(student, loader, loss_fn, steps, lr):
+        seen["start"] = student[1].weight.detach().clone()
+        with torch.no_grad():
+            student[1].weight += 1
+        loss_fn(student, torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2]))
+
+    pool = data.Split(torch.randn(128, 1, 2, 2), None)
+    names |= {"models": Models, "fit": fit, "fm": data.FashionMNIST(None, None, pool, None), "nn": torch.nn}
+    names |= {"known": lambda seed: (torch.zeros(3, 1), torch.zeros(3)), "device": "cpu", "kdutils": kdutils}
+    names |= {"normalize": lambda images: images, "moved_and_mirrored": lambda images: images}
+    teacher = definition(NOTEBOOK, "mean_teacher", **names)(seed=0, decay=0.95)
+    torch.testing.assert_close(teacher[1].weight, seen["start"] + 0.05)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
 @pytest.mark.parametrize(

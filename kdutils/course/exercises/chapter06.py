@@ -1,29 +1,50 @@
 """Exercise checks of notebook 06, self-distillation."""
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.exercises.judge import NOT_ATTEMPTED, judge_choice, judge_function, not_yet
+from kdutils.evaluate import accuracy, fit_temperature
 
 
-def mean_cost(prediction: Any) -> None:
-    """What does an image cost on average, if six in ten leave at exit 1, three at exit 2, one at exit 3?"""
-    judge_value(
-        prediction,
-        correct=0.6 * 5 + 0.3 * 25 + 0.1 * 100,
-        tolerance=0.01,
-        slips={
-            "the costs were added up on the way: each is counted from the image on": (
-                0.6 * 5 + 0.3 * (5 + 25) + 0.1 * (5 + 25 + 100)
-            ),
-            "every exit was taken equally often": (5 + 25 + 100) / 3,
-            "ten images were billed: the question is about one": 6 * 5 + 3 * 25 + 1 * 100,
-            "only the images that leave early were billed": 0.6 * 5 + 0.3 * 25,
-        },
-    )
+def honest_confidence(results: Any) -> None:
+    """A temperature for a network of the reader's own, and what it says about the network as it is.
+
+    Args:
+        results: `"validation"` and `"test"`, each a pair of logits (N, K) and labels (N,); `"temperature"`;
+            `"so"`: whether mean confidence lies above accuracy on the second half, or below it.
+    """
+    if results is ...:
+        print(NOT_ATTEMPTED)
+        return
+    if not isinstance(results, dict) or set(results) != {"validation", "test", "temperature", "so"}:
+        print(not_yet("expected a dict with the keys 'validation', 'test', 'temperature' and 'so'"))
+        return
+    try:
+        (logits, labels), (test_logits, test_labels) = results["validation"], results["test"]
+        temperature, given = fit_temperature(logits, labels), float(results["temperature"])
+        on_test = fit_temperature(test_logits, test_labels)
+        gap = 100 * test_logits.double().softmax(dim=1).amax(dim=1).mean().item()
+        gap -= accuracy(test_logits, test_labels)
+    except Exception as error:  # whatever the reader hands over: the verdict says what is wrong with it
+        print(not_yet(f"it raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"))
+        return
+    if logits.shape == test_logits.shape and torch.equal(logits, test_logits):
+        print(not_yet("the two halves are the same: the repair would be judged on what it was fitted to"))
+    elif math.isclose(given, temperature, rel_tol=0.01):
+        shown = f"mean confidence minus accuracy is {gap:+.2f} points"
+        follows, other = ("too sure", "too modest") if gap > 0 else ("too modest", "too sure")
+        judge_choice(results["so"], follows, {other: shown})
+    elif math.isclose(given, on_test, rel_tol=0.01):
+        print(not_yet("the temperature was fitted on the test half, which is to judge it"))
+    elif math.isclose(given * temperature, 1, rel_tol=0.01):
+        print(not_yet("that is 1 / T: the logits are divided by T"))
+    else:
+        print(not_yet(f"the validation half is likeliest at another temperature, {temperature:.3f}"))
 
 
 def smoothed_cross_entropy(attempt: Any) -> None:
