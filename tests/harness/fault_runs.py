@@ -49,9 +49,8 @@ SECTIONS = {
         REQUIRED,
     ),
     "Once a week: the teaching is taken away": (
-        "Nothing is to be learned from the teacher. The gains of 05 are those of `dml_loss`; what "
-        "`kd_loss` brings there, with the ensemble as the teacher, is not settled. One network for all "
-        "was made for what 00 says of sizes: no student is smaller than its teacher there.",
+        "Nothing is to be learned from the teacher. One network for all was made for what 00 says of "
+        "sizes: no student is smaller than its teacher there.",
         [fault for fault in faults.TAUGHT_NOTHING if fault not in REQUIRED],
     ),
     "Once a week: the teaching is bent": (
