@@ -603,6 +603,31 @@ def fewer_steps() -> Axes:
     return ax
 
 
+def next_token_distillation() -> Axes:
+    """Chapter 13: both models read one text; they are compared after each token that an answer follows."""
+    ax = sheet(13, 8.6, scale=0.5)
+    text = ["_", "c", "a", "t", "=", "K", "AE", "T", ".", "_"]
+    heights = {4: [0.2, 1, 0.3], 5: [0.1, 0.4, 1], 6: [1, 0.2, 0.1], 7: [0.1, 1, 0.1]}
+    teacher = network(ax, Place(6.5, 7.0, 12.6, 1.0), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(6.5, 2.0, 12.6, 1.0), "student", STUDENT, trained=True)
+    for place, token in enumerate(text):
+        x, is_answer = 0.9 + 1.25 * place, 5 <= place <= 8
+        for y, net in ((8.2, teacher), (0.75, student)):
+            box = data(ax, Place(x, y, 0.8, 0.55), token, LOSS if is_answer else TEACHER)
+            start, side = (box.bottom, net.top[1]) if net is teacher else (box.top, net.bottom[1])
+            flow(ax, start, (x, side), TEACHER if net is teacher else STUDENT)
+        if place in heights:
+            taught = bars(ax, Place(x, 5.8, 0.8, 0.55), heights[place], TEACHER)
+            tried = bars(ax, Place(x, 3.0, 0.8, 0.55), [h**0.5 for h in heights[place]], STUDENT)
+            kl = loss(ax, (x, 4.4), "KL", radius=0.4)
+            flow(ax, taught.bottom, kl.top)
+            flow(ax, tried.top, kl.bottom, STUDENT)
+            note(ax, (x + 0.45, 3.85), f"{text[place + 1]}?", LOSS, ha="left")
+    note(ax, (2.8, 4.4), "question: not compared", ha="center")
+    note(ax, (11.6, 4.4), "padding:\nnot compared", ha="center")
+    return ax
+
+
 def subliminal_learning(noise: Tensor) -> Axes:
     """Chapter 17: both networks see noise; only three outputs without a meaning are compared.
 

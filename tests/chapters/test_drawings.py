@@ -176,12 +176,6 @@ def test_who_is_the_teacher_shows_seven_of_whom_two_are_trained():
     assert to_hex(boxes[0].get_edgecolor()) == TEACHER and {"k steps old", "an epoch ago"} <= words(ax)
 
 
-def test_only_answers_travel_between_peers_that_label_a_pool():
-    ax = drawings.peers_label_a_pool()
-    assert [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)] == ["-", "-"]
-    assert len(of_kind(ax, FancyArrowPatch)) == 6 and "250 images, labels:\nstay at home" in words(ax)
-
-
 def test_in_who_is_the_teacher_only_peers_teach_both_ways_and_all_stays_on_the_sheet():
     ax = drawings.who_is_the_teacher()
     arrows = of_kind(ax, FancyArrowPatch)
@@ -212,6 +206,12 @@ def test_a_feature_loss_compares_a_frozen_teacher_with_a_trained_student(name):
         frames.count((TEACHER, "--")) == 3 and frames.count((STUDENT, "-")) == networks - 3 == len(frames) - 3
     )
     assert_within_the_sheet(ax)
+
+
+def test_only_answers_travel_between_peers_that_label_a_pool():
+    ax = drawings.peers_label_a_pool()
+    assert [box.get_linestyle() for box in of_kind(ax, FancyBboxPatch)] == ["-", "-"]
+    assert len(of_kind(ax, FancyArrowPatch)) == 6 and "250 images, labels:\nstay at home" in words(ax)
 
 
 def assert_within_the_sheet(ax):
@@ -319,6 +319,12 @@ def test_the_peak_of_running_memory_is_the_layer_that_reads_and_writes_most():
     assert ("20 kB" in words(one), "8 kB" in words(other)) == (True, True)
     assert one.get_title(loc="left") == "one" or one.get_title() == "one"
     assert one.get_ylim() == other.get_ylim() == (0, 24)
+
+
+def test_next_tokens_are_compared_after_the_last_of_the_question_up_to_the_token_before_the_end():
+    ax = drawings.next_token_distillation()
+    assert {"teacher", "student", "K?", "AE?", "T?", ".?"} <= words(ax) and "_?" not in words(ax)
+    assert len(of_kind(ax, Circle)) == 4
 
 
 def colors(patches):
