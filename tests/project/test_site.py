@@ -32,6 +32,7 @@ from write_lists import PICTURE, README, chapter_row, picture
 
 import kdutils.losses
 
+PATIENCE = 180  # seconds for a page, beside other busy processes
 NO_NETWORK = {
     name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 }
@@ -455,6 +456,7 @@ def tab(browser, address):
 
     def new_tab(viewport: dict[str, int] | None = None, color_scheme: str = "light"):
         page = browser.new_page(viewport=viewport, color_scheme=color_scheme, base_url=address)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on(
             "console",
             lambda said: said.type in ("error", "warning") and complaints.append(f"{page.url}: {said.text}"),
@@ -598,6 +600,7 @@ def test_without_a_script_the_slider_is_a_picture(browser, address):
     path = next((path for path in CHAPTERS if stored_frames(ROOT / "docs", path.stem)), CHAPTERS[0])
     frames(path)
     page = browser.new_page(java_script_enabled=False)
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(f"{address}/{chapter(path)}")
     assert page.locator(".explore img").first.is_visible()
     assert not page.locator(".explore input").first.is_visible()
