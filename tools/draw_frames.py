@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.transforms import Bbox
 from PIL import Image, ImageChops
+from replacing import replace
 
 from kdutils.course.widgets import Exploration
 
@@ -100,5 +101,5 @@ def _stored(picture: Image.Image, folder: Path) -> str:
     file = io.BytesIO()
     picture.convert("RGB").save(file, format="webp", lossless=True, quality=90, method=4)
     name = f"{hashlib.sha256(file.getvalue()).hexdigest()[:16]}.webp"
-    (folder / name).write_bytes(file.getvalue())
+    replace(folder / name, file.getvalue())
     return name

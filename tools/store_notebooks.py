@@ -263,7 +263,7 @@ def executed_with_frames(notebook: NotebookNode, path: Path) -> tuple[MeasuredCl
         # null for what is no slider of explore, such as a box for a sentence of one's own
         entries = [{**next(drawn), "code": code_of(cell)} if explores(cell) else None for cell in cells]
         index = json.dumps(entries, indent=1, ensure_ascii=False)
-        (new / "sliders.json").write_text(f"{index}\n", encoding="utf-8")
+        replace(new / "sliders.json", f"{index}\n")
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)

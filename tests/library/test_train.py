@@ -437,8 +437,10 @@ def test_a_batch_of_any_form_trains_the_same(form, loss_fn):
     pairs = list(labelled())
     of_form, of_tuples = small_net(), small_net()
     history = fit(of_form, [form(x, y) for x, y in pairs], loss_fn, steps=5, lr=0.03)
-    assert history == fit(of_tuples, pairs, labels_only, steps=5, lr=0.03)
-    assert torch.equal(state(of_form), state(of_tuples))
+    expected = fit(of_tuples, pairs, labels_only, steps=5, lr=0.03)
+    # to rounding: the slice of a wider tensor has other strides, so a product may sum in another order
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    torch.testing.assert_close(state(of_form), state(of_tuples), rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_keeps_its_type_and_what_is_no_tensor():
