@@ -3,4 +3,4 @@
 import importlib.util
 
 # In tests/harness. Who runs the tests of the library alone may do without nbval.
-pytest_plugins = ["patient_nbval"] if importlib.util.find_spec("nbval") else []
+pytest_plugins = ["patient_nbval", "kernel_costs"] if importlib.util.find_spec("nbval") else []
