@@ -17,6 +17,7 @@ QUESTIONS: dict[str, list[Answer]] = {
     "Is it too large as it is?": [
         Answer("not yet tried", "export it, 8 bits", "08"),
         Answer("a gap stays", "is there one to close?", "00"),
+        Answer("my model and my data", "all steps in a row", "18"),
     ],
     "What can you ask the teacher?": [
         Answer("its logits", "response: begin here", "01"),
@@ -33,6 +34,7 @@ QUESTIONS: dict[str, list[Answer]] = {
         Answer("the teacher, cut", "prune, then repair", "10"),
         Answer("a short transformer", "every second layer", "12"),
         Answer("a language model", "tokens and texts", "13"),
+        Answer("one that answers at length", "its own prefixes, drafts", "14"),
         Answer("a fast generator", "fewer steps", "16"),
     ],
     "Did it help?": [
