@@ -20,6 +20,7 @@ from kdutils._modes import eval_mode
 from kdutils._validate import require_count, require_finite, require_matrix
 
 _CLIPPING_SHARES = torch.linspace(0.05, 1, 20).tolist()
+_SPEED_OF_SCALES = 10.0  # how many times as far as a parameter a learned scale's logarithm moves in a step
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -77,7 +78,7 @@ class FakeQuantize(nn.Module):
 
     Called with values of any shape it returns the rounded values, same shape and dtype. The gradient passes
     unchanged where the value lies within the grid, and is zero where it was clipped. The grid's zero point is
-    zero.
+    zero. The scale stays as it is until `learn_scales` makes it trainable.
 
     Args:
         scale: Distance between neighbors of the grid, > 0. (C,) for one scale per channel, which is the first
@@ -89,11 +90,13 @@ class FakeQuantize(nn.Module):
         ValueError: For bits out of range, or a scale that is not finite and > 0.
 
     Source: Jacob et al. 2018, arXiv:1712.05877 (the grid, and simulating it in training); Bengio, Léonard and
-    Courville 2013, arXiv:1308.3432 (the straight-through gradient). Written out in notebook 08.
+    Courville 2013, arXiv:1308.3432 (the straight-through gradient); Esser et al. 2020, arXiv:1902.08153 (the
+    gradient to the scale). Written out in notebook 08.
     """
 
     scale: Tensor
     zero_point: Tensor
+    log_factor: nn.Parameter | None  # of a scale that is being learned, see `learn_scales`
 
     def __init__(self, scale: Tensor, bits: int, signed: bool = True):
         super().__init__()
@@ -105,8 +108,13 @@ class FakeQuantize(nn.Module):
         self.register_buffer("scale", scale.detach().float().clone())
         # they ask for a zero point as well; being zero it need not be stored
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32), persistent=False)
+        self.register_parameter("log_factor", None)
 
     def forward(self, values: Tensor) -> Tensor:
+        if self.log_factor is not None:
+            scale = _per_row(self.learned_scale(), values).to(values.dtype)
+            within = (values / scale).clamp(self.low, self.high)
+            return (within + (within.round() - within).detach()) * scale
         if self.scale.dim() == 0:
             return torch.fake_quantize_per_tensor_affine(
                 values, self.scale, self.zero_point, self.low, self.high
@@ -115,15 +123,33 @@ class FakeQuantize(nn.Module):
             values, self.scale, self.zero_point, 0, self.low, self.high
         )
 
+    def learned_scale(self) -> Tensor:
+        """The scale where it has been moved to, of the shape of `scale`, with its gradient."""
+        if self.log_factor is None:
+            return self.scale
+        return self.scale * (_SPEED_OF_SCALES * self.log_factor).exp()
+
     def integers(self, values: Tensor) -> Tensor:
-        """The grid's integers that stand for the values, same shape, int8 (uint8 where there is no sign)."""
-        step = self.scale.reshape(-1, *[1] * (values.dim() - 1)) if self.scale.dim() else self.scale
+        """The grid's integers that stand for the values, same shape, int8 (uint8 where there is no sign).
+
+        Raises:
+            ValueError: For a scale that is being learned.
+        """
+        if self.log_factor is not None:
+            raise ValueError(
+                "scale: expected a fixed one, got one that is being learned; call fix_scales first"
+            )
         # times the inverse, as PyTorch's function computes it: dividing could round to the other neighbor
-        rounded = (values * (1 / step)).round().clamp(self.low, self.high)
+        rounded = (values * (1 / _per_row(self.scale, values))).round().clamp(self.low, self.high)
         return rounded.to(torch.int8 if self.signed else torch.uint8)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, signed={self.signed}"
+
+
+def _per_row(scale: Tensor, values: Tensor) -> Tensor:
+    """One scale for all as it is; (C,) shaped so that it goes with values (C, ...)."""
+    return scale.reshape(-1, *[1] * (values.dim() - 1)) if scale.dim() else scale
 
 
 def fake_quantize(network: nn.Module, bits: int, images: Tensor | None = None) -> nn.Module:
@@ -132,9 +158,9 @@ def fake_quantize(network: nn.Module, bits: int, images: Tensor | None = None) -
     The weight of every `Linear`, every convolution that is not transposed and every `MultiheadAttention` is
     rounded, with one scale per output channel; an embedding that shares it is rounded with it. Given images,
     every ReLU inside an `nn.Sequential` is followed by a rounding, with one scale for all of its values.
-    Biases and batch norm stay in float32. The scales are chosen by `least_error_scale` and stay fixed;
-    training the copy moves the weights under them. A warning names other weights and ReLUs, which stay in
-    float32.
+    Biases and batch norm stay in float32. The scales are chosen by `least_error_scale`. They stay fixed:
+    training the copy moves the weights under them, unless `learn_scales` trains them, too. A warning names
+    other weights and ReLUs, which stay in float32.
 
     Args:
         network: Any module in floating point.
@@ -157,6 +183,48 @@ def fake_quantize(network: nn.Module, bits: int, images: Tensor | None = None) -
     for sentence in _what_stays(network, activations=images is not None):
         warnings.warn(sentence, stacklevel=2)
     return network
+
+
+def learn_scales(network: nn.Module) -> nn.Module:
+    """A copy of a fake-quantized network whose scales are parameters, trained with all others.
+
+    What is trained is a tenth of the logarithm of a factor on each scale, from 0 on. So a scale stays
+    positive, and a step of AdamW at the rate 0.001 changes it by up to 1%. Its gradient is that of LSQ: from
+    the rounding of what lies within the grid, and from the grid's ends where values are clipped.
+    `fix_scales` ends it.
+
+    Raises:
+        ValueError: For a network without a fixed scale.
+
+    Source: Esser et al. 2020, arXiv:1902.08153, eq. 3, without its factor on the gradient, to which AdamW is
+    indifferent. Written out in notebook 08.
+    """
+    network = copy.deepcopy(network)
+    for quantizer in _quantizers(network, learned=False):
+        quantizer.log_factor = nn.Parameter(torch.zeros_like(quantizer.scale))
+    return network
+
+
+def fix_scales(network: nn.Module) -> nn.Module:
+    """A copy in which every scale has the value that it has learned, and stays: to be folded and stored.
+
+    Raises:
+        ValueError: For a network without a scale that is being learned.
+    """
+    network = copy.deepcopy(network)
+    for quantizer in _quantizers(network, learned=True):
+        quantizer.scale = quantizer.learned_scale().detach()
+        quantizer.log_factor = None
+    return network
+
+
+def _quantizers(network: nn.Module, learned: bool) -> list[FakeQuantize]:
+    all_of_them = [module for module in network.modules() if isinstance(module, FakeQuantize)]
+    found = [quantizer for quantizer in all_of_them if (quantizer.log_factor is not None) == learned]
+    if not found:
+        kind = "is being learned (see `learn_scales`)" if learned else "is fixed (see `fake_quantize`)"
+        raise ValueError(f"network: expected a scale that {kind}, got none")
+    return found
 
 
 def _round_weights(network: nn.Module, bits: int) -> None:

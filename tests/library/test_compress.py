@@ -17,8 +17,10 @@ from used_network import used_network, weights
 from kdutils.compress import (
     FakeQuantize,
     fake_quantize,
+    fix_scales,
     fold_batch_norm,
     integer_range,
+    learn_scales,
     least_error_scale,
     load_packed_state,
     magnitude_masks,
@@ -209,6 +211,74 @@ def test_training_moves_the_weights_under_fixed_steps():
     key = "stages.0.0.parametrizations.weight.original"
     assert not torch.equal(network.state_dict()[key], before[key])
     assert all(torch.equal(b, steps[n]) for n, b in network.named_buffers() if n in steps)
+
+
+# Scales that are learned
+
+
+@pytest.mark.parametrize("images", [None, IMAGES], ids=["weights", "activations too"])
+def test_learning_the_scales_begins_and_ends_where_fixed_ones_are(images):
+    fixed = fake_quantize(used_network(), 3, images)
+    learning = learn_scales(fixed)
+    torch.testing.assert_close(learning(IMAGES), fixed(IMAGES), rtol=1e-4, atol=1e-4)
+    assert torch.equal(fix_scales(learning)(IMAGES), fixed(IMAGES))
+    assert not any(name.endswith("log_factor") for name, _ in fixed.named_parameters())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_gradient_to_a_scale_is_that_of_lsq(signed):
+    """Esser et al. 2020, eq. 3: the rounding's error within the grid, the grid's end where it clips."""
+    values = 2 * torch.randn(3, 200, dtype=torch.float64)
+    quantizer = FakeQuantize(torch.tensor([0.3, 0.5, 1.0]), 3, signed)
+    quantizer.log_factor = nn.Parameter(torch.zeros(3))
+    upstream = torch.randn_like(values)
+    quantizer(values).backward(upstream)
+    ratio = values / quantizer.scale.unsqueeze(1)
+    inside = (ratio > quantizer.low) & (ratio < quantizer.high)
+    slope = torch.where(inside, ratio.round() - ratio, ratio.clamp(quantizer.low, quantizer.high))
+    # the scale is its start times exp(10 · log_factor)
+    expected = 10 * quantizer.scale * (upstream * slope).sum(dim=1)
+    torch.testing.assert_close(quantizer.log_factor.grad, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_to_the_values_stops_where_a_learned_grid_ends():
+    quantizer = FakeQuantize(torch.tensor(0.5), 3)
+    quantizer.log_factor = nn.Parameter(torch.tensor(0.0))
+    values = torch.tensor([-1.7, -1.0, 0.1, 1.4, 1.6], requires_grad=True)
+    quantizer(values).sum().backward()
+    assert values.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+def test_training_moves_learned_scales_which_are_then_folded_and_stored():
+    network = learn_scales(fake_quantize(used_network(), 3, IMAGES))
+    before = fix_scales(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    F.cross_entropy(network(IMAGES), torch.arange(6)).backward()
+    optimizer.step()
+    after = fix_scales(network)
+    moved = [
+        (name, scale / dict(before.named_buffers())[name])
+        for name, scale in after.named_buffers()
+        if name.endswith("scale")
+    ]
+    assert len(moved) == 9  # five layers with a weight, four ReLUs
+    assert all((share > 0).all() and (share != 1).any() for _, share in moved)
+    torch.testing.assert_close(after(IMAGES), network(IMAGES), rtol=1e-4, atol=1e-4)
+    stored = fold_batch_norm(after)
+    read = fold_batch_norm(fake_quantize(ConvNet((4, 6, 8), (1, 2, 1), seed=9), 3, IMAGES))
+    load_packed_state(read, load(save(packed_state(stored))))
+    torch.testing.assert_close(read(IMAGES), stored(IMAGES), rtol=1e-6, atol=1e-6)
+
+
+def test_scales_are_learned_once_and_fixed_before_they_are_stored():
+    network = fake_quantize(used_network(), 3)
+    learning = learn_scales(network)
+    with pytest.raises(ValueError, match="network: expected a scale that is fixed"):
+        learn_scales(learning)
+    with pytest.raises(ValueError, match="network: expected a scale that is being learned"):
+        fix_scales(network)
+    with pytest.raises(ValueError, match="scale: expected a fixed one"):
+        packed_state(learning)
 
 
 @pytest.mark.parametrize(
