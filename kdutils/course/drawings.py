@@ -966,3 +966,49 @@ def _gradient_below(ax: Axes, trained: Place, *losses: Place) -> None:
         ax.plot([place.right[0] + 0.95, right], [place.y] * 2, color=LOSS, linestyle=DASHES, linewidth=1.4)
     gradient(ax, (right, losses[0].y), (right, below), (trained.x, below), trained.bottom)
     note(ax, (right - 0.1, 2.9), "gradient", LOSS, ha="right")
+
+
+def student_writes_teacher_marks() -> Axes:
+    """Chapter 14: the student writes, the teacher answers at each of its tokens, and both are compared."""
+    ax = sheet(14.2, 7.4, scale=0.5)
+    teacher = network(ax, Place(6.5, 6.6, 11.6, 1.0), "teacher", TEACHER, trained=False)
+    student = network(ax, Place(6.5, 0.9, 11.6, 1.0), "student", STUDENT, trained=True)
+    heights = [[0.2, 1, 0.3], [1, 0.2, 0.1], [0.1, 1, 0.5]]
+    for place, token in enumerate(["c", "a", "t", "=", "K", "EY", "T"]):
+        x, is_own = 1.5 + 1.5 * place, place >= 4
+        box = data(ax, Place(x, 3.4, 0.9, 0.6), token, STUDENT if is_own else TEACHER)
+        flow(ax, box.top, (x, teacher.bottom[1]))
+        if is_own:
+            _arrow(ax, (x - 1.2, student.top[1]), box.bottom, STUDENT, "-", bend=-0.15)
+        if place in (3, 4, 5):
+            taught = bars(ax, Place(x + 0.75, 4.95, 0.7, 0.5), heights[place - 3], TEACHER)
+            flow(ax, (x + 0.75, teacher.bottom[1]), (x + 0.75, taught.top[1]))
+    compared = loss(ax, (12.3, 3.4), "KL")
+    _arrow(ax, (9.15, 5.2), compared.top, TEACHER, "-", bend=-0.25)
+    tried = bars(ax, Place(11.0, 2.05, 0.7, 0.5), [0.4, 1, 0.4], STUDENT)
+    flow(ax, (11.0, student.top[1]), tried.bottom, STUDENT)
+    flow(ax, tried.right, (12.0, compared.bottom[1] + 0.1), STUDENT)
+    gradient(ax, (12.5, compared.bottom[1]), (12.5, 0.9), student.right)
+    note(ax, (2.2, 2.1), "1 · writes", STUDENT)
+    note(ax, (2.2, 5.1), "2 · marks", TEACHER)
+    note(ax, (13.4, 2.1), "3 · learns", LOSS)
+    return ax
+
+
+def draft_and_judge() -> Axes:
+    """Chapter 14: a draft proposes tokens; one call of the teacher judges them, up to a refusal."""
+    ax = sheet(13, 6.6, scale=0.5)
+    draft = network(ax, Place(6.0, 0.9, 8.6, 1.0), "draft", STUDENT, trained=False, state="four calls")
+    teacher = network(ax, Place(7.2, 5.8, 11.0, 1.0), "teacher", TEACHER, trained=False, state="one call")
+    data(ax, Place(0.8, 3.2, 1.0, 0.6), "B", TEACHER)
+    for place, token in enumerate(["AE", "G", "AA", "JH"]):
+        x, color = 2.8 + 2.1 * place, STUDENT if place < 2 else LOSS
+        box = data(ax, Place(x, 3.2, 1.0, 0.6), token, color)
+        flow(ax, (x, draft.top[1]), box.bottom, STUDENT)
+        flow(ax, (x, teacher.bottom[1]), (x, 4.4))
+        note(ax, (x, 4.05), ["accepted", "accepted", "refused", "thrown away"][place], color)
+    own = data(ax, Place(11.6, 3.2, 1.0, 0.6), "IH", TEACHER)
+    flow(ax, (11.6, teacher.bottom[1]), own.top)
+    note(ax, (0.8, 2.5), "given")
+    note(ax, (11.6, 2.3), "the teacher's own,\nin place of AA")
+    return ax
