@@ -25,11 +25,22 @@ def course_map() -> Figure:
     _draw_knowledge(ax)
     _draw_algorithms(ax)
     _draw_architectures(ax)
-    rest = "10  pruning, and the tools combined      11  silent failures      12  DistilBERT"
-    beyond = "and beyond: language models, one-step generators, what else is passed on, your own problem"
-    ax.text(10.75, 0.5, rest, ha="center", fontsize="small", color=TEACHER)
-    ax.text(10.75, -0.3, beyond, ha="center", fontsize="small", color=TEACHER)
+    _name_the_rest(ax)
     return figure
+
+
+def _name_the_rest(ax: Axes) -> None:
+    """Chapters that belong to no single component, in two rows."""
+    rows = {
+        0.5: {4.2: "10  pruning, all combined", 10.7: "11  silent failures", 16.4: "12  DistilBERT"},
+        -0.3: {
+            1.9: "13  language models", 6.2: "14  on-policy", 10.2: "16  fewer steps",
+            14.6: "17  what is passed on", 19.2: "18  your problem",
+        },
+    }  # fmt: skip
+    for y, names in rows.items():
+        for x, name in names.items():
+            ax.text(x, y, name, ha="center", fontsize="small", color=TEACHER)
 
 
 def _draw_knowledge(ax: Axes) -> None:
@@ -72,7 +83,7 @@ def _draw_algorithms(ax: Axes) -> None:
 
 
 def _draw_architectures(ax: Axes) -> None:
-    _panel(ax, (14.3, 1.2), (7.0, 12.1), "ARCHITECTURE", "into what", ARCHITECTURE)
+    _panel(ax, (14.2, 1.2), (7.3, 12.1), "ARCHITECTURE", "into what", ARCHITECTURE)
     _network(ax, (15.8, 9.9), (2, 2), DISTILLED)
     _network(ax, (15.8, 6.5), (3, 3), DISTILLED, marker="s")
     _network(ax, (15.8, 2.2), (2, 1, 2, 1, 2), DISTILLED, spacing=0.65)

@@ -1,4 +1,4 @@
-"""The sentence encoder that the DistilBERT chapter distils: from a package or from the hub, and verified."""
+"""The sentence encoder that the DistilBERT chapter distills: from a package or from the hub, and verified."""
 
 import hashlib
 import importlib.util
