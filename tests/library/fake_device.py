@@ -5,6 +5,7 @@ mixes the two raises, as with a GPU.
 """
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -70,12 +71,14 @@ def second_device() -> Iterator[None]:
     """While it lasts, `DEVICE` computes; AdamW's fused kernel and autocast take it for one that they know."""
     fused = [*_get_fused_kernels_supported_devices(), DEVICE.type]
     autocast = torch.autocast
+    # by its name: torch.optim hides this module of its own
+    optimizers = importlib.import_module("torch.optim.optimizer")
 
     def autocast_there(kind: str, **settings: Any) -> torch.autocast:
         return autocast("cpu" if kind == DEVICE.type else kind, **settings)
 
     with (
-        mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: fused),
+        mock.patch.object(optimizers, "_get_fused_kernels_supported_devices", lambda: fused),
         mock.patch("torch.autocast", autocast_there),
         SecondDevice(),
     ):

@@ -37,7 +37,8 @@ def test_the_interval_is_students(differences):
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 6, 7, 29, 30, 99, 100, 999, 5000])
 def test_the_quantile_is_scipys(degrees):
-    assert _t_quantile(degrees) == pytest.approx(scipy.special.stdtrit(degrees, 0.975), rel=1e-12)
+    """To ten digits: older versions of scipy know no more."""
+    assert _t_quantile(degrees) == pytest.approx(scipy.special.stdtrit(degrees, 0.975), rel=1e-10)
 
 
 def test_the_interval_by_hand():
