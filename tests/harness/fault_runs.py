@@ -1,6 +1,6 @@
 """Runs notebooks under faults and keeps what became of each claim.
 
-    python tests/harness/fault_runs.py notebooks/*.ipynb            # the two faults that `make test` asks for
+    python tests/harness/fault_runs.py notebooks/*.ipynb            # those that `make test` asks for
     python tests/harness/fault_runs.py --all notebooks/*.ipynb      # every fault and every sound condition
 
 One run on every core; the outcomes are written as they come, a file for every notebook. They belong to what
@@ -44,8 +44,8 @@ SECTIONS = {
     "Asked for by every test run": (
         "The losses of the library return zero, or the teacher names every class by another's name. A "
         "claim that rests on distillation, or on the teacher, says so where it is made (`check(…, "
-        "rests_on=…)`), and has to fail here. 03 asks which images belong together, not what they are "
-        "called, so permuted classes teach it the same.",
+        "rests_on=…)`), and has to fail here. Permuted classes are asked for only where a claim rests on "
+        "the teacher: 03, for one, asks which images belong together, not what they are called.",
         REQUIRED,
     ),
     "Once a week: the teaching is taken away": (
@@ -83,6 +83,12 @@ class Run(NamedTuple):
 
 
 Runs = dict[str, Run]  # fault or condition → run
+
+
+def asked_for(notebook: Path) -> list[str]:
+    """The faults that every test run asks for: those under which some claim of the notebook has to fail."""
+    marks = {claim.rests_on for claim in claims.claims_of(notebook)}
+    return [fault for fault in REQUIRED if any(fault in claims.HAS_TO_FAIL.get(m or "", []) for m in marks)]
 
 
 # Reading
@@ -195,10 +201,15 @@ def as_json(content: dict[str, Any]) -> str:
 # Making
 
 
-def missing_jobs(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> list[Job]:
-    """All runs that are not on file."""
+def missing_jobs(notebooks: list[Path], names: list[str] | None, folder: Path = FOLDER) -> list[Job]:
+    """All runs that are not on file; without names, of those that every test run asks for."""
     kept = {notebook: kept_runs(notebook, folder) for notebook in notebooks}
-    return [Job(notebook, name) for notebook in notebooks for name in names if name not in kept[notebook]]
+    return [
+        Job(notebook, name)
+        for notebook in notebooks
+        for name in names or asked_for(notebook)
+        if name not in kept[notebook]
+    ]
 
 
 def seconds_of(job: Job, folder: Path = FOLDER) -> float:
@@ -218,7 +229,7 @@ def forecast(jobs: list[Job], folder: Path = FOLDER, cores: int | None = None) -
     return f"{len(jobs)} runs to make, {cores} at a time: about {how_long}."
 
 
-def run_missing(notebooks: list[Path], names: list[str], folder: Path = FOLDER) -> None:
+def run_missing(notebooks: list[Path], names: list[str] | None, folder: Path = FOLDER) -> None:
     """Makes all runs that are not on file, one on every core; an interrupt loses none that has ended."""
     jobs = missing_jobs(notebooks, names, folder)
     print(forecast(jobs, folder), flush=True)
@@ -286,7 +297,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every fault and condition (hours)")
     parser.add_argument("--only", choices=EVERY, action="append", help="a fault or a sound condition")
     arguments = parser.parse_args()
-    names = arguments.only or (EVERY if arguments.all else REQUIRED)
+    names = arguments.only or (EVERY if arguments.all else None)
     try:
         run_missing([notebook.resolve() for notebook in arguments.notebooks], names)
     finally:
