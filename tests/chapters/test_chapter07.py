@@ -1,6 +1,8 @@
 """Chapter 07: what the notebook writes out equals the library; its exercises name the usual slips."""
 
-import pandas as pd
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from notebook_code import definition, solution, verdict
@@ -8,6 +10,7 @@ from notebook_files import ROOT
 from torch import nn
 
 from kdutils import evaluate
+from kdutils.compare import paired_gain
 from kdutils.course import models
 from kdutils.course.exercises import chapter07 as exercises
 from kdutils.losses import kd_loss
@@ -49,14 +52,50 @@ def test_the_largest_network_is_the_teachers_architecture():
     assert evaluate.parameter_count(network(32, 5)) == evaluate.parameter_count(models.teacher_cnn())
 
 
-def test_distilled_is_labels_and_kd_loss():
+def test_the_distillation_loss_is_kd_loss_on_answers_alone():
     logits, teacher_logits = IMAGES.flatten(1)[:, :10], IMAGES.flatten(1)[:, 10:20]
-    labels = torch.arange(8)
-    distilled = definition(NOTEBOOK, "distilled", kd_loss=kd_loss)
-    expected = 0.1 * nn.functional.cross_entropy(logits, labels) + 0.9 * kd_loss(
-        logits, teacher_logits, temperature=4.0
+    loss = definition(NOTEBOOK, "distillation_loss", kd_loss=kd_loss)
+    expected = kd_loss(logits, teacher_logits, temperature=4.0)
+    torch.testing.assert_close(loss(lambda images: logits, None, teacher_logits), expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ({0.03: 70.0, 0.1: 79.6, 0.3: 80.0}, 0.1),
+        ({0.03: 70.0, 0.1: 79.4, 0.3: 80.0}, 0.3),
+        ({0.1: 80.0, 0.03: 80.0}, 0.03),
+    ],
+)
+def test_of_two_rates_that_are_as_good_the_lower_one_is_taken(scores, chosen):
+    best_rate = definition(NOTEBOOK, "best_rate", tuning=lambda *_: scores)
+    assert best_rate((4, 2), None, None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("peak", "tried"),
+    [
+        (0.1, [0.03, 0.1, 0.3]),
+        (0.9, [0.03, 0.1, 0.3, 0.9, 2.7]),
+        (0.01, [0.0033, 0.01, 0.03, 0.1, 0.3]),
+        (0.0033, [0.0033, 0.01, 0.03, 0.1, 0.3]),
+    ],
+)
+def test_the_tuning_goes_on_beyond_an_end_that_is_best(peak, tried):
+    tuning = definition(
+        NOTEBOOK,
+        "tuning",
+        cache=lambda function: function,
+        fm=SimpleNamespace(validation=None),
+        trained=lambda size, way, steps, seed, start, lr: lr,
+        accuracy_on=lambda split, lr: -abs(math.log(lr / peak)),
     )
-    torch.testing.assert_close(distilled(lambda images: logits, None, labels, teacher_logits), expected)
+    assert sorted(tuning((4, 2), None, None)) == tried
+
+
+def test_a_difference_is_taken_seed_by_seed():
+    difference = definition(NOTEBOOK, "difference", paired_gain=paired_gain)
+    assert difference([3.0, 5.0], [1.0, 4.0]).differences == (2.0, 1.0)
 
 
 def test_a_whole_copy_is_the_teacher(teacher):
@@ -105,18 +144,11 @@ def test_a_shuffled_copy_has_the_copys_numbers_in_another_order(teacher):
         assert whole.dim() < 4 or not torch.equal(shuffled, whole)
 
 
-def test_nobody_beats_a_point_on_the_front_and_somebody_every_other():
-    latency, accuracy = [3.0, 1.0, 2.0, 1.0, 4.0, 5.0], [80, 60, 70, 50, 79, 90]
-    points = pd.DataFrame({"latency_ms": latency, "accuracy": accuracy})
-    on_it = definition(NOTEBOOK, "front")(points)
-    assert on_it.index.tolist() == [1, 2, 0, 5]
-
-
 # Exercises
 
 
 def over_groups(merge, weight, group, dim):
-    """Neighbouring channels along one dimension, merged by a function of a tensor and a dimension."""
+    """Neighboring channels along one dimension, merged by a function of a tensor and a dimension."""
     return torch.stack([merge(piece, dim) for piece in weight.split(group, dim=dim)], dim=dim)
 
 
@@ -186,6 +218,24 @@ def test_the_widest_network_within_the_budget():
     assert counts[13] == 46_615 <= 50_000 < counts[14] == 53_980
 
 
-@pytest.mark.parametrize("attempt", ["larger", "the same", "nonsense", 3])
-def test_wrong_choice_is_answered(capsys, attempt):
-    assert verdict(capsys, exercises.head_start, attempt).startswith("✗ not yet")
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        (
+            {150: (70, 78), 600: (85, 86)},
+            "✓ passed The copy's lead is +8.0 points at first and +1.0 at last: it fades",
+        ),
+        ({600: (75, 80), 150: (60, 66)}, "+6.0 points at first and +5.0 at last: it lasts"),
+        ({150: (70, 78), 450: (85, 86)}, "at least four times another, got [150.0, 450.0]"),
+        ({150: (0.7, 0.78), 600: (0.85, 0.86)}, "in percent"),
+        ({150: (70, 78), 600: (85, 101)}, "in percent"),
+        ({150: (-1, 78), 600: (85, 90)}, "in percent"),
+        ({150: (70, 78), 600: (85, float("nan"))}, "in percent"),
+        ({150: 78, 600: 86}, "expected a dict"),
+        ({150: (70, 78, 79), 600: (85, 86)}, "expected a dict"),
+        ({}, "expected a dict"),
+        ("smaller", "expected a dict"),
+    ],
+)
+def test_what_becomes_of_a_head_start_is_said(capsys, curves, said):
+    assert said in verdict(capsys, exercises.head_start, curves)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.exercises.judge import NOT_ATTEMPTED, PASSED, judge_function, judge_value, not_yet
 
 
 def largest_width(prediction: Any) -> None:
@@ -67,13 +67,23 @@ def merged_weight(attempt: Any) -> None:
     )
 
 
-def head_start(answer: Any) -> None:
-    """What becomes of the copied channels' lead when both students train four times as long?"""
-    judge_choice(
-        answer,
-        correct="smaller",
-        why_not={
-            "larger": "what can the copy still learn that the other cannot? Both hear the same answers",
-            "the same": "the lead is where the way begins: measure both after more steps, at their own rates",
-        },
-    )
+def head_start(curves: Any) -> None:
+    """Your steps → (accuracy from scratch, accuracy of the copy), for a short and a long training."""
+    if curves is ...:
+        print(NOT_ATTEMPTED)
+        return
+    try:
+        leads = {float(steps): float(copied) - float(scratch) for steps, (scratch, copied) in curves.items()}
+        seen = [float(accuracy) for pair in curves.values() for accuracy in pair]
+        shortest, longest = min(leads), max(leads)
+    except Exception:  # whatever the reader hands over: the verdict says what was expected
+        print(not_yet("expected a dict, steps → two accuracies, as in {150: (70, 75), 600: (80, 81)}"))
+        return
+    if not all(0 <= accuracy <= 100 for accuracy in seen) or max(seen) <= 1:
+        print(not_yet("expected accuracies in percent, from 0 to 100"))
+    elif longest < 4 * shortest:
+        print(not_yet(f"expected one length at least four times another, got {sorted(leads)}"))
+    else:
+        first, last = leads[shortest], leads[longest]
+        fate = "fades" if abs(last) < abs(first) / 2 else "lasts"
+        print(f"{PASSED} The copy's lead is {first:+.1f} points at first and {last:+.1f} at last: it {fate}.")
