@@ -315,40 +315,26 @@ def map_rows(rows: Mapping[str, Sequence[Tensor] | Tensor], titles: Sequence[str
         ax.set_title(title, fontsize="small", loc="center")
 
 
-def trade_off(
-    points: Mapping[str, tuple[float, float, float]],
-    ax: Axes | None = None,
-    xlabel: str = "latency (ms, batch 1, CPU)",
-) -> Axes:
-    """Accuracy against latency with size as area.   points: name → (latency ms, accuracy %, size MB).
+def name_points(ax: Axes, points: Mapping[str, tuple[float, float, str]], markersize: float = 7) -> None:
+    """Writes names beside points on a logarithmic x axis.   points: name → (x, y, color).
 
-    A label stands above its marker, or below or beside it where an earlier label is in the way.
+    A name stands above its marker, or below or beside it where a marker or an earlier name is in the way.
+    markersize: the markers' width, in points.
     """
-    ax = plt.subplots()[1] if ax is None else ax
-    colors = role_colors(list(points))
-    labels: list[Annotation] = []
-    for name, (latency, accuracy, size) in points.items():
-        area = 20 + 800 * size  # in square points
-        marker = MARKERS.get(colors[name], "^")
-        ax.scatter(latency, accuracy, s=area, color=colors[name], marker=marker, alpha=0.6)
-        label = ax.annotate(
-            f"{name}, {size:.3g} MB",
-            (latency, accuracy),
-            xytext=(0, area**0.5 / 2 + 3),  # above the marker
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-            color=colors[name],
+    labels = [
+        ax.annotate(
+            name, (x, y), (0, markersize / 2 + 3), textcoords="offset points", ha="center",
+            fontsize="small", color=color,
         )
-        labels.append(label)
-    ax.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)")
+        for name, (x, y, color) in points.items()
+    ]  # fmt: skip
+    ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
-    ax.margins(0.25)
+    ax.margins(0.12)
     ax.autoscale_view()  # now, not when the figure is drawn: labels are placed in pixels
     _place(labels, ax)
-    return ax
 
 
 def _place(labels: Sequence[Annotation], ax: Axes) -> None:

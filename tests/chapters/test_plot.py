@@ -1,7 +1,5 @@
 """Figures hold what they promise: every seed a dot, roles in their colors, axes with names."""
 
-import math
-
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -359,51 +357,42 @@ def test_wrong_neighbors_are_framed(queries):
     assert (axes[0].get_ylabel(), axes[queries].get_ylabel()) == ("query", "student")
 
 
-# Accuracy against latency
+# Names beside points
 
 
-POINTS = {"teacher": (2.0, 92.0, 1.1), "distilled": (0.3, 84.0, 0.025), "labels only": (0.3, 80.0, 0.025)}
+POINTS = {"teacher": (2.0, 92.0, plot.TEACHER), "distilled": (0.3, 84.0, plot.DISTILLED)}
 
 
-def test_the_trade_off_shows_latency_accuracy_and_size():
-    ax = plot.trade_off(POINTS)
-    assert [positions for positions, _, _ in dots(ax)] == [[[x, y]] for x, y, _ in POINTS.values()]
-    assert [color for _, color, _ in dots(ax)] == [plot.TEACHER, plot.DISTILLED, plot.BASELINE]
-    areas = [scatter.get_sizes()[0] for scatter in ax.collections]
-    assert areas[0] - areas[1] == pytest.approx(800 * (1.1 - 0.025)) and areas[1] == areas[2]
-    assert texts(ax) == ["teacher, 1.1 MB", "distilled, 0.025 MB", "labels only, 0.025 MB"]
-    assert ax.get_xscale() == "log" and ax.get_xlabel() == "latency (ms, batch 1, CPU)"
-    assert ax.get_ylabel() == "test accuracy (%)"
+def named(points, **size):
+    ax = plt.subplots(**size)[1]
+    ax.scatter([x for x, _, _ in points.values()], [y for _, y, _ in points.values()])
+    plot.name_points(ax, points)
+    return ax
 
 
-def test_the_labels_of_the_trade_off_stand_above_their_markers_and_its_ticks_are_plain_numbers():
-    ax = plot.trade_off(POINTS)
+def test_names_stand_above_their_markers_on_an_axis_of_plain_numbers():
+    ax = named(POINTS)
     ax.figure.canvas.draw()
-    for label, scatter in zip(ax.texts, ax.collections, strict=True):
-        centre = ax.transData.transform(scatter.get_offsets()[0])[1]
-        radius = math.sqrt(scatter.get_sizes()[0]) / 2 * ax.figure.dpi / 72
-        assert label.get_window_extent().y0 >= centre + radius
+    assert texts(ax) == ["teacher", "distilled"]
+    for label, (x, y, color) in zip(ax.texts, POINTS.values(), strict=True):
+        assert label.get_color() == color
+        centre = ax.transData.transform((x, y))[1]
+        assert label.get_window_extent().y0 >= centre + 3.5 * ax.figure.dpi / 72
     shown = [label.get_text() for label in ax.get_xticklabels()]
-    assert {"0.2", "0.5", "1", "2"} <= set(shown)
+    assert ax.get_xscale() == "log" and {"0.5", "1", "2"} <= set(shown)
 
 
-def test_a_label_of_the_trade_off_makes_way_for_earlier_labels():
-    ax = plot.trade_off({"a": (1.0, 80.0, 0.1), "b": (1.05, 80.0, 0.1), "far": (10.0, 20.0, 0.1)})
+def test_a_name_makes_way_for_earlier_names():
+    ax = named({"a": (1.0, 80.0, "k"), "b": (1.05, 80.0, "k"), "far": (10.0, 20.0, "k")})
     ax.figure.canvas.draw()
     boxes = [label.get_window_extent() for label in ax.texts]
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)  # each with itself alone
 
 
-def test_a_label_that_makes_way_at_the_edge_stays_inside_the_axes():
-    """Above is the earlier label, below and to the right its marker, to the left the axis."""
-    points = {"both": (0.0737, 74.5, 0.0256), "all combined": (0.0707, 74.8, 0.0067), "far": (0.5, 92, 1.12)}
-    ax = plot.trade_off(points, ax=plt.subplots(figsize=(8, 5.5))[1])
+def test_a_name_that_makes_way_at_the_edge_stays_inside_the_axes():
+    """Above is the earlier name, below and to the right its marker, to the left the axis."""
+    points = {"both": (0.0737, 74.5, "k"), "all combined": (0.0707, 74.8, "k"), "far": (0.5, 92, "k")}
+    ax = named(points, figsize=(8, 5.5))
     boxes = [label.get_window_extent() for label in ax.texts]
     assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
-
-
-def test_points_may_be_added_to_given_axes():
-    given = plt.subplots()[1]
-    assert plot.trade_off(POINTS, ax=given, xlabel="latency (ms, batch 1, GPU)") is given
-    assert given.get_xlabel() == "latency (ms, batch 1, GPU)"
