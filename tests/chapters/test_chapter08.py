@@ -43,6 +43,35 @@ def test_a_zero_point_as_pytorch_has_it(zero_point):
     torch.testing.assert_close(written_out(VALUES, 0.3, zero_point, -4, 7), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_learned_scale_as_the_library_has_it(signed):
+    written_out = definition(NOTEBOOK, "with_a_learned_scale")
+    start, low_high = torch.tensor(0.4), integer_range(3, signed)
+    scale, values, others = start.clone().requires_grad_(), VALUES.clone(), VALUES.clone()
+    result = written_out(values.requires_grad_(), scale, *low_high)
+    result.backward(VALUES.cos())
+    quantizer = FakeQuantize(start, 3, signed)
+    quantizer.log_factor = nn.Parameter(torch.tensor(0.0))
+    same = quantizer(others.requires_grad_())
+    same.backward(VALUES.cos())
+    torch.testing.assert_close(same, result)
+    torch.testing.assert_close(others.grad, values.grad)
+    # the library trains a tenth of the scale's logarithm
+    torch.testing.assert_close(quantizer.log_factor.grad, 10 * start * scale.grad)
+
+
+def test_re_estimating_measures_the_mean_and_variance_that_flow_through():
+    re_estimated = definition(
+        NOTEBOOK, "re_estimated", copy=copy, nn=nn, torch=torch, normalize=lambda images: images, device="cpu"
+    )
+    network = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    images = 3 + 2 * torch.randn(40, 2, 5, 5, generator=torch.Generator().manual_seed(1))
+    measured = re_estimated(network, images, batch_size=20)
+    torch.testing.assert_close(measured[0].running_mean, images.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(measured[0].running_var, images.var(dim=(0, 2, 3)), rtol=0.05, atol=0)
+    assert not measured.training and torch.equal(network[0].running_mean, torch.zeros(2))
+
+
 @pytest.mark.parametrize("zero_point", [0, 2])
 def test_quantize_and_dequantize_undo_each_other_on_the_grid(zero_point):
     quantize, dequantize = (definition(NOTEBOOK, name) for name in ("quantize", "dequantize"))
