@@ -800,26 +800,25 @@ def convolution_blocks() -> Axes:
     return ax
 
 
-def roofline(intensities: Mapping[str, float], ridge: float = 10.0) -> Axes:
-    """Chapter 09: how fast a layer can be, by how much arithmetic it does on each byte. A sketch.
+def roofline(peak: float, bandwidth: float) -> Axes:
+    """Chapter 09: how fast a layer can be at most, by how much arithmetic it does on each byte.
 
     Args:
-        intensities: Kind of layer → its MACs per byte moved.
-        ridge: From how many MACs per byte on arithmetic is the limit, and not memory.
+        peak: The most that this machine computes, in billions of MACs a second.
+        bandwidth: The most that it reads and writes, in GB a second.
     """
-    ax = plt.subplots(figsize=(6, 3))[1]
-    ax.loglog([0.5, ridge, 200], [0.5, ridge, ridge], color=LOSS, linewidth=2)
-    for name, intensity in intensities.items():
-        height = min(intensity, ridge)
-        ax.loglog([intensity] * 2, [0.25, height], color=STUDENT, linewidth=1, linestyle=DASHES)
-        ax.loglog(intensity, height, "o", color=STUDENT)
-        words = f"{name}\n{intensity:g}"
-        ax.annotate(words, (intensity, 0.27), (5, 0), textcoords="offset points", fontsize="small")
-    ax.text(1.2, 2.6, "memory is the limit", color=LOSS, rotation=30, ha="center", fontsize="small")
-    ax.text(45, 1.15 * ridge, "arithmetic is the limit", color=LOSS, ha="center", fontsize="small")
-    ax.set(xlabel="MACs per byte moved", ylabel="MACs per second", xlim=(0.5, 200), ylim=(0.25, 2.2 * ridge))
-    ax.set_yticks([])
-    ax.xaxis.set_major_formatter("{x:g}")
+    ax = plt.subplots(figsize=(6.4, 3.4))[1]
+    ridge = peak / bandwidth
+    ax.loglog([0.5, ridge, 300], [0.5 * bandwidth, peak, peak], color=LOSS, linewidth=2)
+    ax.text(0.56, 1.7 * bandwidth, f"memory:\n{bandwidth:.0f} GB/s", color=LOSS, fontsize="small")
+    ax.text(
+        290, 1.45 * peak, f"arithmetic: {peak:.0f} billion MACs/s", color=LOSS, ha="right", fontsize="small"
+    )
+    ax.set(
+        xlabel="MACs per byte moved", ylabel="billion MACs a second", xlim=(0.5, 300), ylim=(2, 2.2 * peak)
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     return ax
 

@@ -287,11 +287,11 @@ def test_blocks_look_around_with_thick_lines_and_across_with_thin_ones():
     assert to_hex(shortcut.get_edgecolor()) == STUDENT
 
 
-def test_under_the_roofline_memory_limits_low_intensities_only():
-    ax = drawings.roofline({"depthwise": 1.0, "plain": 60.0}, ridge=10)
-    assert {"memory is the limit", "arithmetic is the limit", "depthwise\n1", "plain\n60"} <= words(ax)
-    dots = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "o"]
-    assert dots == [[1, 1], [60, 10]]
+def test_the_roofline_rises_with_the_bandwidth_up_to_the_peak():
+    ax = drawings.roofline(peak=80.0, bandwidth=8.0)
+    assert {"memory:\n8 GB/s", "arithmetic: 80 billion MACs/s"} <= words(ax)
+    (roof,) = ax.lines
+    assert roof.get_xydata()[0].tolist() == [0.5, 4] and roof.get_xydata()[1].tolist() == [10, 80]
 
 
 def test_with_a_channel_go_a_row_its_norm_and_a_column():

@@ -26,8 +26,8 @@ def times_cheaper(prediction: Any) -> None:
     )
 
 
-def nearest_separable(attempt: Any) -> None:
-    """The weight nearest to a plain convolution's that a depthwise and a pointwise one can make."""
+def nearest_mixed_first(attempt: Any) -> None:
+    """The weight nearest to a plain convolution's that a pointwise and then a depthwise one can make."""
     generator = torch.Generator().manual_seed(0)
 
     def weight(outputs: int, inputs: int) -> Tensor:
@@ -36,37 +36,38 @@ def nearest_separable(attempt: Any) -> None:
     judge_function(
         attempt,
         cases=[(weight(5, 4),), (weight(6, 6),)],
-        definition=lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 1)),
+        definition=lambda w: _as_weight(_of_rank(w.flatten(2), 1)),
         slips={
-            "every output channel had one pattern: the pattern belongs to the input channel": (
-                lambda w: _of_rank(w.flatten(2), 1).unflatten(2, (3, 3))
+            "every input channel had one pattern: that is the chapter's order, look first and mix after": (
+                lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 1)).transpose(0, 1)
             ),
-            "all channels shared one pattern: every input channel has its own": (
+            "all channels shared one pattern: every output channel has its own": (
                 lambda w: _of_rank(w.reshape(1, -1, 9), 1).reshape(w.shape)
             ),
             "two patterns per channel were kept: a depthwise convolution has one": (
-                lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 2))
+                lambda w: _as_weight(_of_rank(w.flatten(2), 2))
             ),
-            "the singular values are missing": (
-                lambda w: _as_weight(_of_rank(w.transpose(0, 1).flatten(2), 1, weighted=False))
+            "the singular values are missing": lambda w: _as_weight(
+                _of_rank(w.flatten(2), 1, weighted=False)
             ),
-            "the pattern were the mean over the outputs: the nearest one weighs them": _with_mean_pattern,
+            "the pattern were the mean over the inputs: the nearest one weighs them": _with_mean_pattern,
             "input and output channels stand the wrong way round in the result": (
-                lambda w: _of_rank(w.transpose(0, 1).flatten(2), 1).unflatten(2, (3, 3))
+                lambda w: _as_weight(_of_rank(w.flatten(2), 1)).transpose(0, 1)
             ),
         },
         gradient=False,
     )
 
 
-def your_runtime(answer: Any) -> None:
-    """Which student is faster in ONNX Runtime, with batch norm folded, one image at a time?"""
+def one_layer(answer: Any) -> None:
+    """Which layer of the teacher costs most if its nearest separable one takes its place?"""
     judge_choice(
         answer,
-        correct="separable",
+        correct="stages.1.3",
         why_not={
-            "plain 16": "that is the order of eager PyTorch: what is left when nobody calls layer by layer?",
-            "neither": "one of them does four times the arithmetic, and the overhead is gone: measure both",
+            "stages.1.0": "another layer keeps as little of its weights: measure both",
+            "stages.2.0": "two layers keep less of their weights: measure them",
+            "stages.2.3": "four fifths of its squared weights are kept, and it costs least",
         },
     )
 
@@ -78,12 +79,12 @@ def _of_rank(matrices: Tensor, rank: int, weighted: bool = True) -> Tensor:
     return left[:, :, :rank] @ v[:, :rank]
 
 
-def _as_weight(by_channel: Tensor) -> Tensor:
-    return by_channel.unflatten(2, (3, 3)).transpose(0, 1)
+def _as_weight(by_output: Tensor) -> Tensor:
+    return by_output.unflatten(2, (3, 3))
 
 
 def _with_mean_pattern(weight: Tensor) -> Tensor:
-    pattern = weight.mean(dim=0).flatten(1)
+    pattern = weight.mean(dim=1).flatten(1)
     pattern = pattern / pattern.norm(dim=1, keepdim=True)
-    mixture = torch.einsum("ocp,cp->oc", weight.flatten(2), pattern)
-    return (mixture[:, :, None] * pattern).unflatten(2, (3, 3))
+    mixture = torch.einsum("ocp,op->oc", weight.flatten(2), pattern)
+    return (mixture[:, :, None] * pattern[:, None]).unflatten(2, (3, 3))
