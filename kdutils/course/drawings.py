@@ -812,7 +812,7 @@ def roofline(peak: float, bandwidth: float) -> Axes:
     ax.loglog([0.5, ridge, 300], [0.5 * bandwidth, peak, peak], color=LOSS, linewidth=2)
     ax.text(0.56, 1.7 * bandwidth, f"memory:\n{bandwidth:.0f} GB/s", color=LOSS, fontsize="small")
     ax.text(
-        290, 1.45 * peak, f"arithmetic: {peak:.0f} billion MACs/s", color=LOSS, ha="right", fontsize="small"
+        290, 1.7 * peak, f"arithmetic: {peak:.0f} billion MACs/s", color=LOSS, ha="right", fontsize="small"
     )
     ax.set(
         xlabel="MACs per byte moved", ylabel="billion MACs a second", xlim=(0.5, 300), ylim=(2, 2.2 * peak)
