@@ -6,11 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdutils.course.data import CLASS_NAMES
 from kdutils.course.exercises.judge import (
     NOT_ATTEMPTED,
     PASSED,
-    judge_choice,
     judge_function,
     judge_value,
     not_yet,
@@ -65,20 +63,6 @@ def without_inputs(attempt: Any) -> None:
                     w * _is_kept(kept, w.shape[1] // positions).repeat_interleave(positions)
                 )
             ),
-        },
-    )
-
-
-def who_pays(answer: Any) -> None:
-    """Which class loses most when half of the teacher's channels go and the rest is repaired?"""
-    less = "it loses less than another: subtract class by class, and average over the five copies"
-    judge_choice(
-        answer,
-        correct="Shirt",
-        why_not=dict.fromkeys((name for name in CLASS_NAMES if name != "Shirt"), less)
-        | {
-            "Sneaker": "close, and in a single copy it may come first: average over the five",
-            "Ankle boot": "it is the one that gains: the sneakers that are lost have to go somewhere",
         },
     )
 
