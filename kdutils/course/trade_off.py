@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FILE = "trade_off.csv"
-SHA256 = "65c825552faf593ace46a474693b0b2a94966ddffa101b5debc674a59257beff"  # set by tools/store_trade_off.py
+SHA256 = "ca3992ce20b4b468860990a8a92c959329243023ba9cb445a918fb272484e31b"  # set by tools/store_trade_off.py
 COLUMNS = (
     "chapter", "model", "arm", "shown_as", "runtime", "data", "start", "parameters", "macs", "size_mb",
     "latency_ms", "accuracy", "standard_error",
