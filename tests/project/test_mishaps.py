@@ -51,7 +51,7 @@ check("something is known", evaluate.accuracy(knowledge, labels), above=80)
 chapter01.tag_loss(lambda z, v, T: multilabel_kd_loss(z, v, temperature=T))
 plot.every_seed(runs)
 plot.gains({"gain": runs.gain("distilled", over="labels only")})
-plot.trade_off(trade_off.points_for_plot(trade_off.load_trade_off()))
+trade_off.draw(trade_off.load_trade_off())
 plot.images(data.normalize_fashion_mnist(images[:3]), ["a", "b", "c"])
 course_map.course_map()
 assert len(sealed.pictures()) == 5
