@@ -261,6 +261,21 @@ def latency_ms(model: nn.Module, sample: Sample, min_run_time: float = 0.3, num_
         return _median_ms("model(*arguments, **keywords)", names, min_run_time, num_threads)
 
 
+def onnx_session(path: str | Path, num_threads: int = 1) -> Any:
+    """An .onnx file, ready to run on the CPU: an `onnxruntime.InferenceSession`.
+
+    Needs the extra `int8`.
+
+    Args:
+        path: The file.
+        num_threads: Threads for one operation.
+    """
+    onnxruntime = require_extra("onnxruntime", "int8")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = num_threads, 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 def onnx_latency_ms(model: Any, sample: Sample, min_run_time: float = 0.3, num_threads: int = 1) -> float:
     """Median time of one run of an ONNX model in ONNX Runtime, in ms, measured as `latency_ms` measures.
 
@@ -276,10 +291,7 @@ def onnx_latency_ms(model: Any, sample: Sample, min_run_time: float = 0.3, num_t
         ValueError: For another number of inputs than the model has.
     """
     if isinstance(model, str | Path):
-        onnxruntime = require_extra("onnxruntime", "int8")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = num_threads, 3
-        model = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        model = onnx_session(model, num_threads)
     names = [argument.name for argument in model.get_inputs()]
     arguments, keywords = _arguments(sample)
     inputs = keywords or dict(zip(names, arguments, strict=False))

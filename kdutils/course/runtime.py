@@ -66,8 +66,11 @@ def quantize_onnx(source: str | Path, target: str | Path, images: Tensor) -> Pat
 
     Raises:
         ImportError: The extra `int8` is missing.
+        ValueError: No images.
     """
     require_extra("onnxruntime", "int8")
+    if not len(images):
+        raise ValueError("images: expected some to set the scales of int8, got none")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -90,7 +93,7 @@ def quantize_onnx(source: str | Path, target: str | Path, images: Tensor) -> Pat
 
 def onnx_logits(path: str | Path, images: Tensor) -> Tensor:
     """What an .onnx file answers: images (N, C, H, W) → logits (N, K), in pieces of 500 images."""
-    session = _session(path)
+    session = evaluate.onnx_session(path)
     pieces = [session.run(None, {INPUT: piece.numpy()})[0] for piece in images.split(500)]
     return torch.cat([torch.from_numpy(piece) for piece in pieces])
 
@@ -111,12 +114,5 @@ def latencies_ms(
 def _timer(model: nn.Module | Path, sample: Tensor, min_run_time: float) -> Callable[[], float]:
     if isinstance(model, nn.Module):
         return lambda: evaluate.latency_ms(model, sample, min_run_time)
-    session = _session(model)
+    session = evaluate.onnx_session(model)
     return lambda: evaluate.onnx_latency_ms(session, sample, min_run_time)
-
-
-def _session(path: str | Path) -> Any:
-    onnxruntime = require_extra("onnxruntime", "int8")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

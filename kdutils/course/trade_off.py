@@ -1,11 +1,11 @@
 """The table behind the plot of chapters 07 to 10: accuracy, latency and size of every model they made.
 
 Every student had the same: the pool's 20,000 images without labels, the teacher's answers, 1,200 steps of 64
-images. A row is a model in one way of running it: `chapter` that made it, `model` and `arm` in words,
-`shown_as` (its short name in the plot, missing for a model that is drawn without one), `runtime` ("eager",
-"onnx fp32" or "onnx int8"), the `data` it learned from and the `start` of its weights in words, `parameters`,
-`macs` per image, `size_mb`, `latency_ms` for one image on one thread of a CPU, `accuracy` on the test set in
-percent (the mean over seeds) and its `standard_error` in points.
+images (only the copy in two bits stopped at 200). A row is a model in one way of running it: `chapter` that
+made it, `model` and `arm` in words, `shown_as` (its short name in the plot, missing for a model that is drawn
+without one), `runtime` ("eager", "onnx fp32" or "onnx int8"), the `data` it learned from and the `start` of
+its weights in words, `parameters`, `macs` per image, `size_mb`, `latency_ms` for one image on one thread of a
+CPU, `accuracy` on the test set in percent (the mean over seeds) and its `standard_error` in points.
 
 The chapters were run one by one, on a machine that is not always equally fast. Each therefore measured the
 teacher in ONNX Runtime as well, and its latencies are read in proportion to the teacher's.
@@ -151,6 +151,7 @@ def draw(points: pandas.DataFrame, ax: Axes | None = None) -> Axes:
     """
     import matplotlib.pyplot as plt
 
+    points = points.reset_index(drop=True)  # tables that were joined may number their rows alike
     ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")[1] if ax is None else ax
     colors = _colors(points["start"].unique())
     for (start, how), rows in points.groupby(["start", "runtime"], sort=False):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdutils.course.exercises.judge import judge_choice, judge_function, judge_value
+from kdutils.course.exercises.judge import handed_in, judge_choice, judge_function, judge_value
 
 # A function
 
@@ -260,3 +260,25 @@ def test_a_number_is_judged(attempt, words, capsys):
 def test_a_choice_is_judged(attempt, words, capsys):
     judge_choice(attempt, correct="worse", why_not={"better": "who said so?"})
     assert capsys.readouterr().out.startswith(words)
+
+
+# What is handed in
+
+
+def test_a_dict_with_the_right_keys_is_taken(capsys):
+    given = {"labels": [1], "distilled": [2]}
+    assert handed_in(given, ("distilled", "labels")) is given
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "answer, told",
+    [
+        (..., "not attempted"),
+        ({"labels": [1]}, "expected a dict with the keys ['labels', 'distilled'], got ['labels']"),
+        (3.0, "expected a dict with the keys ['labels', 'distilled'], got float"),
+    ],
+)
+def test_anything_else_gets_a_verdict(answer, told, capsys):
+    assert handed_in(answer, ["labels", "distilled"]) is None
+    assert told in capsys.readouterr().out

@@ -46,5 +46,7 @@ def test_modules_and_files_are_timed_by_name(network, files):
 def test_what_would_export_wrongly_is_refused(network, tmp_path):
     with pytest.raises(ValueError, match="sample: expected at least 2 images, got 1"):
         runtime.export_onnx(network, tmp_path / "net.onnx", IMAGES[:1])
+    with pytest.raises(ValueError, match="images: expected some to set the scales"):
+        runtime.quantize_onnx(tmp_path / "net.onnx", tmp_path / "int8.onnx", IMAGES[:0])
     with pytest.raises(ValueError, match="expected one in eval mode"):
         runtime.export_onnx(models.small_cnn(width=4).train(), tmp_path / "net.onnx", IMAGES[:2])

@@ -129,6 +129,15 @@ def test_the_plot_names_each_model_once_where_it_is_fastest():
     assert front.get_xdata().tolist() == [0.1, 0.3, 0.8]
 
 
+def test_joined_tables_are_drawn_though_they_number_their_rows_alike():
+    (front,) = (
+        line
+        for line in trade_off.draw(pd.concat([POINTS[:2], POINTS[2:].reset_index(drop=True)])).lines
+        if len(line.get_xdata())
+    )
+    assert front.get_xdata().tolist() == [0.1, 0.3, 0.8]
+
+
 def test_a_plot_without_onnx_runtime_draws_the_front_of_the_rest():
     eager = POINTS.assign(runtime="eager")
     (front,) = (line for line in trade_off.draw(eager).lines if len(line.get_xdata()))

@@ -9,13 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdutils.compare import paired_gain
-from kdutils.course.exercises.judge import (
-    NOT_ATTEMPTED,
-    judge_choice,
-    judge_function,
-    judge_value,
-    not_yet,
-)
+from kdutils.course.exercises.judge import handed_in, judge_choice, judge_function, judge_value, not_yet
 from kdutils.losses.online import dml_loss
 
 ARMS = ("alone", "same images", "own images")
@@ -111,11 +105,7 @@ def missing_control(results: Any) -> None:
         results: `"alone"`, `"same images"` and `"own images"`: accuracies in percent, one for every seed;
             `"so"`: the conclusion, which has to follow from the interval of own over same images.
     """
-    if results is ...:
-        print(NOT_ATTEMPTED)
-        return
-    if not isinstance(results, dict) or set(results) != {*ARMS, "so"}:
-        print(not_yet(f"expected a dict with the keys {[*ARMS, 'so']}"))
+    if handed_in(results, [*ARMS, "so"]) is None:
         return
     columns = [_accuracies(results[arm]) for arm in ARMS]
     if not all(columns) or len(set(map(len, columns))) > 1 or len(columns[0]) < 3:

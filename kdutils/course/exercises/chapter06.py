@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdutils.course.exercises.judge import NOT_ATTEMPTED, judge_choice, judge_function, not_yet
+from kdutils.course.exercises.judge import handed_in, judge_choice, judge_function, not_yet
 from kdutils.evaluate import accuracy, fit_temperature
 
 
@@ -18,11 +18,7 @@ def honest_confidence(results: Any) -> None:
         results: `"validation"` and `"test"`, each a pair of logits (N, K) and labels (N,); `"temperature"`;
             `"so"`: whether mean confidence lies above accuracy on the second half, or below it.
     """
-    if results is ...:
-        print(NOT_ATTEMPTED)
-        return
-    if not isinstance(results, dict) or set(results) != {"validation", "test", "temperature", "so"}:
-        print(not_yet("expected a dict with the keys 'validation', 'test', 'temperature' and 'so'"))
+    if handed_in(results, ["validation", "test", "temperature", "so"]) is None:
         return
     try:
         (logits, labels), (test_logits, test_labels) = results["validation"], results["test"]

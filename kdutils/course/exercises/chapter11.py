@@ -1,12 +1,18 @@
 """Exercise checks of notebook 11, silent failures."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import NOT_ATTEMPTED, PASSED, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import (
+    NOT_ATTEMPTED,
+    PASSED,
+    handed_in,
+    judge_function,
+    judge_value,
+    not_yet,
+)
 
 FAULTS = {
     "A": "arguments reversed",
@@ -82,11 +88,7 @@ def share_in_step(attempt: Any) -> None:
 
 def five_faults(answer: Any) -> None:
     """Which fault has each of the five scripts?"""
-    if answer is ...:
-        print(NOT_ATTEMPTED)
-        return
-    if not isinstance(answer, Mapping) or set(answer) != set(FAULTS):
-        print(not_yet(f"expected a dict with the keys {list(FAULTS)}, got {answer!r}"))
+    if handed_in(answer, FAULTS) is None:
         return
     given = {script: fault for script, fault in answer.items() if fault is not ...}
     if not given:

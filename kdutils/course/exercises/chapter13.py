@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdutils.compare import paired_gain
-from kdutils.course.exercises.judge import NOT_ATTEMPTED, PASSED, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import PASSED, handed_in, judge_function, judge_value, not_yet
 
 
 def stored_size(size_gb: Any) -> None:
@@ -59,13 +59,8 @@ def top_k(attempt: Any) -> None:
 
 def own_budget(found: Any) -> None:
     """Another student or budget: words right with labels and distilled, seed by seed."""
-    if found is ...:
-        print(NOT_ATTEMPTED)
-        return
     names = ("parameters", "labels", "distilled")
-    if not isinstance(found, dict) or set(found) != set(names):
-        shown = list(found) if isinstance(found, dict) else type(found).__name__
-        print(not_yet(f"expected a dict with the keys {list(names)}, got {shown}"))
+    if handed_in(found, names) is None:
         return
     labels, distilled = (_percentages(found[name]) for name in names[1:])
     if not isinstance(found["parameters"], int) or found["parameters"] < 1:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import NOT_ATTEMPTED, PASSED, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import PASSED, handed_in, judge_function, judge_value, not_yet
 
 
 def tokens_brought(tokens: Any) -> None:
@@ -57,13 +57,8 @@ def score_function(attempt: Any) -> None:
 
 def own_draft(found: Any) -> None:
     """A draft of the reader's own: tokens drafted, the share accepted, and tokens that a call brought."""
-    if found is ...:
-        print(NOT_ATTEMPTED)
-        return
     names = ("drafted", "acceptance", "tokens")
-    if not isinstance(found, dict) or set(found) != set(names):
-        shown = list(found) if isinstance(found, dict) else type(found).__name__
-        print(not_yet(f"expected a dict with the keys {list(names)}, got {shown}"))
+    if handed_in(found, names) is None:
         return
     drafted, share, tokens = (_number(found[name]) for name in names)
     if not (drafted >= 1 and drafted == int(drafted)):

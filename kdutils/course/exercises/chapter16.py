@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import NOT_ATTEMPTED, PASSED, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import PASSED, handed_in, judge_function, judge_value, not_yet
 from kdutils.course.generator import Flow
 from kdutils.samples import sliced_wasserstein
 
@@ -59,12 +59,8 @@ def two_in_one(attempt: Any) -> None:
 
 def own_data(samples: Any) -> None:
     """Your data, the teacher's samples of it in 64 steps and in one, and your student's in one."""
-    if samples is ...:
-        print(NOT_ATTEMPTED)
-        return
     names = ("data", "many_steps", "one_step", "student")
-    if not isinstance(samples, dict) or set(samples) != set(names):
-        print(not_yet(f"expected a dict with the keys {list(names)}, got {_described(samples)}"))
+    if handed_in(samples, names) is None:
         return
     clouds = {name: cloud for name in names if (cloud := _cloud(samples[name])) is not None}
     if bad := [name for name in names if name not in clouds]:
@@ -104,7 +100,3 @@ def _cloud(value: Any) -> Tensor | None:
         return None
     fits = cloud.dim() == 2 and cloud.shape[1] == 2 and len(cloud) >= 500
     return cloud if fits and bool(cloud.isfinite().all()) else None
-
-
-def _described(samples: Any) -> str:
-    return str(list(samples)) if isinstance(samples, dict) else type(samples).__name__

@@ -10,13 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdutils.course import data
-from kdutils.course.exercises.judge import (
-    NOT_ATTEMPTED,
-    PASSED,
-    judge_choice,
-    judge_function,
-    not_yet,
-)
+from kdutils.course.exercises.judge import PASSED, handed_in, judge_choice, judge_function, not_yet
 from kdutils.course.side_by_side import MLPs
 from kdutils.losses import kd_loss
 
@@ -138,12 +132,8 @@ def poisoned(name: Any) -> None:
 
 def own_trait(found: Any) -> None:
     """A trait of your own: its rate (%) in teacher, student and the student of a clean teacher, accuracy."""
-    if found is ...:
-        print(NOT_ATTEMPTED)
-        return
     names = ("teacher", "student", "control", "accuracy")
-    if not isinstance(found, dict) or set(found) != set(names):
-        print(not_yet(f"expected a dict with the keys {list(names)}, got {_described(found)}"))
+    if handed_in(found, names) is None:
         return
     values = {name: _percent(found[name]) for name in names}
     if bad := [name for name in names if math.isnan(values[name])]:
@@ -194,7 +184,3 @@ def _percent(value: Any) -> float:
     except Exception:  # whatever the reader hands over: the verdict says what was expected
         return math.nan
     return number if 0 <= number <= 100 else math.nan
-
-
-def _described(found: Any) -> str:
-    return str(list(found)) if isinstance(found, dict) else type(found).__name__

@@ -17,6 +17,24 @@ def not_yet(reason: str) -> str:
     return f"✗ not yet: {reason}"
 
 
+def handed_in(answer: Any, names: Iterable[str]) -> Mapping[str, Any] | None:
+    """A dict that the reader hands in; None for anything else, once the verdict on it is printed.
+
+    Args:
+        answer: The reader's dict, or `...`.
+        names: The keys that it should have, and no others.
+    """
+    names = list(names)
+    if answer is ...:
+        print(NOT_ATTEMPTED)
+    elif not isinstance(answer, Mapping) or set(answer) != set(names):
+        shown = list(answer) if isinstance(answer, Mapping) else type(answer).__name__
+        print(not_yet(f"expected a dict with the keys {names}, got {shown}"))
+    else:
+        return answer
+    return None
+
+
 def judge_function(
     attempt: Any,
     cases: Iterable[tuple],
