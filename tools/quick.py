@@ -1,8 +1,8 @@
 """The quick lane, about a minute on two cores: python tools/quick.py
 
-Lint, format, types, the floors, the library's tests and those of the exercises. What starts several
-processes, a browser or a server, or runs a notebook, is left to `make test`. Every step is run, also after
-one that fails; then the exit status is 1.
+Lint, format, types, the floors, the library's tests and those of the exercises. What starts processes, a
+browser or a server, trains for seconds or runs a notebook, is left to `make test`. Every step is run, also
+after one that fails; then the exit status is 1.
 """
 
 import os

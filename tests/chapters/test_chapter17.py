@@ -65,6 +65,7 @@ def test_shared_errors(capsys, attempt, said):
     assert said in verdict(capsys, exercises.shared_errors, attempt)
 
 
+@pytest.mark.slow
 def test_three_students_are_alike_until_the_stamp_shows_one_of_them():
     images, labels = images_and_labels()
     students = exercises.three_students()

@@ -102,6 +102,7 @@ def answers():
     }
 
 
+@pytest.mark.slow
 def test_a_project_that_is_half_repaired_hears_what_is_left(capsys, answers):
     broken_loss = definition(NOTEBOOK, "project_loss", kd_loss=kd_loss)
     for loss_fn, which, lr, said in [
@@ -128,6 +129,7 @@ def test_what_is_no_project_is_told(capsys, attempt, said):
     assert said in verdict(capsys, exercises.repaired, attempt)
 
 
+@pytest.mark.slow
 def test_a_repaired_project_is_trained_and_passes(capsys, answers, monkeypatch):
     monkeypatch.setattr(exercises, "STEPS", 150)
     monkeypatch.setattr(exercises, "SEEDS", (0, 1))

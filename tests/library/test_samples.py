@@ -12,6 +12,7 @@ def cloud(seed, n=2_000, d=3):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_a_shift_is_measured_in_its_own_units():
     """Along a unit vector u a shift s moves every point by u·s; (u·s)² is |s|²/D on average."""
     shift = torch.tensor([3.0, 0.0, 4.0])

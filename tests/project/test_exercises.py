@@ -12,8 +12,15 @@ from write_lists import EXERCISES as LIST
 from write_lists import README, exercise_list, with_chapters
 
 EXERCISES = [(path, *exercise) for path in CHAPTERS for exercise in exercises(path)]
-every_exercise = pytest.mark.parametrize(
-    ("path", "number", "judge", "name"), EXERCISES, ids=[f"{row[0].stem}-{row[1]}" for row in EXERCISES]
+ARGUMENTS, IDS = ("path", "number", "judge", "name"), [f"{row[0].stem}-{row[1]}" for row in EXERCISES]
+every_exercise = pytest.mark.parametrize(ARGUMENTS, EXERCISES, ids=IDS)
+
+# Solutions that train for several seconds.
+TRAIN = {"missing_control", "how_far", "own_budget", "poisoned", "own_trait", "repaired", "own_problem"}
+every_solution = pytest.mark.parametrize(
+    ARGUMENTS,
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[2] in TRAIN)) for row in EXERCISES],
+    ids=IDS,
 )
 
 
@@ -27,7 +34,7 @@ def test_a_chapter_has_two_to_four_exercises_that_are_checked(path):
     assert 2 <= len(numbers) <= 4 and numbers == [*range(1, 1 + len(numbers))]
 
 
-@every_exercise
+@every_solution
 def test_printed_solution_passes(capsys, path, number, judge, name):
     assert verdict(capsys, judge_of(path, judge), solution(path, number)[name]).startswith("✓ passed")
 

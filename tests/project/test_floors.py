@@ -122,6 +122,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(run.stdout.split()) - set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow
 def test_importing_kdutils_loads_torch_only():
     assert loaded_by("import kdutils") == {"kdutils"}
 
@@ -129,6 +130,7 @@ def test_importing_kdutils_loads_torch_only():
 LIBRARY = sorted(name for name in MODULES if not lies_in(name, "kdutils.course"))
 
 
+@pytest.mark.slow
 def test_importing_the_whole_library_loads_nothing_of_an_extra():
     assert loaded_by(f"import {', '.join(LIBRARY)}") & OF_AN_EXTRA == set()
 
@@ -153,12 +155,14 @@ def said_without(missing: list[str], statement: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["plot", "widgets", "data", "exercises.chapter01"])
 def test_the_course_names_its_extra(module):
     said = said_without(["matplotlib", "pandas"], f"import kdutils.course.{module}")
     assert said == 'kdutils.course needs matplotlib, pandas: pip install "kdutils[course]"'
 
 
+@pytest.mark.slow
 def test_what_the_course_needs_is_its_extra():
     """Every package of the extra is asked for, so none is missed only in the middle of a chapter."""
     extra = [r.name for r in map(Requirement, requires("kdutils")) if 'extra == "course"' in str(r.marker)]
@@ -167,5 +171,6 @@ def test_what_the_course_needs_is_its_extra():
         assert f"needs {name}: pip install" in said_without([name], "import kdutils.course")
 
 
+@pytest.mark.slow
 def test_the_library_needs_no_extra():
     assert said_without(sorted(OF_AN_EXTRA), f"import {', '.join(LIBRARY)}") == ""
