@@ -1,9 +1,10 @@
-"""Makes data/text/snippets.tsv.gz, the course's sentences, from the source package of vaderSentiment 3.2.1.
+"""Makes data/text, the course's sentences, from the source package of vaderSentiment 3.2.1.
 
     pip download --no-deps --no-binary :all: vaderSentiment==3.2.1
     python tools/make_text_table.py vaderSentiment-3.2.1.tar.gz
 
-It prints the checksum that kdutils/course/text.py expects.
+It makes snippets.tsv.gz, the course's parts, and weak.tsv.gz, the reviews that people rated neither clearly
+good nor clearly bad, and prints the checksums that kdutils/course/text.py expects.
 """
 
 import gzip
@@ -67,10 +68,7 @@ def table(reviews: list[tuple[float, str]], unlabelled: list[tuple[str, str]]) -
     first stays, reviews before the others; reviews without a clear rating are left out. The part of a review
     follows from a hash of its letters, so that no random number decides it.
     """
-    first: dict[str, tuple[float | str, str]] = {}
-    for rating_or_part, sentence in [*reviews, *unlabelled]:
-        first.setdefault(letters_only(sentence), (rating_or_part, sentence))
-    first.pop("", None)
+    first = first_of_each(reviews, unlabelled)
     clear = [
         (hashlib.sha256(letters.encode()).digest(), rating, sentence)
         for letters, (rating, sentence) in first.items()
@@ -81,6 +79,36 @@ def table(reviews: list[tuple[float, str]], unlabelled: list[tuple[str, str]]) -
         for i, (_, rating, sentence) in enumerate(sorted(clear))
     ]
     return labelled + [Row(part, "", sentence) for part, sentence in first.values() if isinstance(part, str)]
+
+
+def weak_table(reviews: list[tuple[float, str]]) -> list[tuple[str, str]]:
+    """(rating, sentence) of the reviews that `table` leaves out for want of a clear rating."""
+    first = first_of_each(reviews, [])
+    return [
+        (f"{rating:.2f}", sentence)
+        for rating, sentence in first.values()
+        if isinstance(rating, float) and abs(rating) < CLEAR
+    ]
+
+
+def first_of_each(
+    reviews: list[tuple[float, str]], unlabelled: list[tuple[str, str]]
+) -> dict[str, tuple[float | str, str]]:
+    """By its letters the first of all sentences that have the same, with its rating or part."""
+    first: dict[str, tuple[float | str, str]] = {}
+    for rating_or_part, sentence in [*reviews, *unlabelled]:
+        first.setdefault(letters_only(sentence), (rating_or_part, sentence))
+    first.pop("", None)
+    return first
+
+
+def store(name: str, rows: list[tuple[str, ...]]) -> None:
+    """Writes rows, the first of them the names of the columns, as a packed table, and prints its checksum."""
+    lines = "".join("\t".join(row) + "\n" for row in rows)
+    path = data_dir() / "text" / name
+    replace(path, gzip.compress(lines.encode("utf-8"), compresslevel=9, mtime=0))
+    print(f"{path}: {len(rows) - 1:,} sentences, {path.stat().st_size:,} bytes")
+    print(f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 def main(source: Path) -> None:
@@ -94,12 +122,9 @@ def main(source: Path) -> None:
         for name, part in UNLABELLED.items()
         for _, sentence in rated_sentences(archive, name)
     ]
-    rows = table(rated_sentences(archive, REVIEWS), unlabelled)
-    lines = "".join("\t".join(row) + "\n" for row in [Row("part", "rating", "sentence"), *rows])
-    path = data_dir() / "text" / "snippets.tsv.gz"
-    replace(path, gzip.compress(lines.encode("utf-8"), compresslevel=9, mtime=0))
-    print(f"{path}: {len(rows):,} sentences, {path.stat().st_size:,} bytes")
-    print(f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    reviews = rated_sentences(archive, REVIEWS)
+    store("snippets.tsv.gz", [("part", "rating", "sentence"), *table(reviews, unlabelled)])
+    store("weak.tsv.gz", [("rating", "sentence"), *weak_table(reviews)])
 
 
 if __name__ == "__main__":

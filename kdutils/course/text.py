@@ -10,6 +10,7 @@ from kdutils.course.data import data_dir, verified_bytes
 
 CLASS_NAMES = ("negative", "positive")
 SNIPPETS_SHA256 = "535295e718dd36205ee4ac6679b2d5069298b47bea489fcf2928d8a42aee14e1"
+WEAK_SHA256 = "af7ae237b37c645838a7aca85dc802db2b26e01d9eacbdaea00bfcd748a12748"
 
 
 class TextSplit(NamedTuple):
@@ -66,3 +67,18 @@ def movie_reviews() -> MovieReviews:
 
     unlabelled = [sentence for _, rating, sentence in rows if not rating]
     return MovieReviews(split("train"), split("dev"), split("test"), unlabelled)
+
+
+def undecided_reviews() -> list[str]:
+    """1,432 sentences of movie reviews that people rated less than 1 away from 0, so without a label.
+
+    None of them is among those of `movie_reviews`, not even with other punctuation.
+
+    Raises:
+        DataFileError: The file is missing, truncated or altered.
+
+    Source: as of `movie_reviews`.
+    """
+    content = verified_bytes(data_dir() / "text" / "weak.tsv.gz", WEAK_SHA256)
+    _, *lines = gzip.decompress(content).decode("utf-8").splitlines()
+    return [line.split("\t")[1] for line in lines]

@@ -13,12 +13,12 @@ import make_text_table
 import pytest
 import torch
 from damage import alter, remove, truncate
-from make_text_table import Row, cleaned, letters_only, rated_sentences, table
+from make_text_table import Row, cleaned, letters_only, rated_sentences, table, weak_table
 from notebook_files import ROOT
 
 from kdutils.course import data, text
 from kdutils.course.data import DataFileError
-from kdutils.course.text import movie_reviews
+from kdutils.course.text import movie_reviews, undecided_reviews
 
 NAME = "snippets.tsv.gz"
 
@@ -68,7 +68,7 @@ def test_the_folder_names_source_and_licence_and_is_small():
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "MIT" in readme and "vaderSentiment" in readme
     assert "Hutto" in (folder / "LICENSE").read_text(encoding="utf-8")
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_100_000
 
 
 def test_the_readme_counts_what_is_there():
@@ -82,6 +82,18 @@ def test_the_readme_counts_what_is_there():
     parts_of_lines = [line.split("\t")[0] for line in lines]
     assert told == {part: parts_of_lines.count(part) for part in set(parts_of_lines)}
     assert f"a table of {len(lines):,} English sentences" in readme
+
+
+def test_undecided_reviews_are_whole_and_in_no_part(parts, copied_table):
+    undecided = undecided_reviews()
+    assert len(undecided) == 1_432 and all(sentence.strip() == sentence != "" for sentence in undecided)
+    seen = {letters_only(s) for split in parts[:3] for s in split.sentences}
+    seen |= {letters_only(s) for s in parts.unlabelled}
+    letters = {letters_only(sentence) for sentence in undecided}
+    assert len(letters) == len(undecided) and not letters & seen
+    alter(copied_table.with_name("weak.tsv.gz"))
+    with pytest.raises(DataFileError, match=f"SHA-256 {text.WEAK_SHA256}"):
+        undecided_reviews()
 
 
 # The parts
@@ -179,6 +191,11 @@ def test_reviews_without_a_clear_rating_are_left_out_and_lend_no_sentence_to_the
     rows = table([*REVIEWS, (0.99, "So so."), (-1.0, "Poor.")], [("tweets", "so so")])
     assert "So so." not in [row.sentence for row in rows] and "so so" not in [row.sentence for row in rows]
     assert "Poor." in [row.sentence for row in rows]
+
+
+def test_what_one_table_leaves_out_for_its_rating_is_in_the_other(small_parts):
+    reviews = [*REVIEWS, (0.99, "So so."), (-0.5, "SO SO"), (-0.5, "Bad film 3"), (-1.0, "Poor."), (0.0, "")]
+    assert weak_table(reviews) == [("0.99", "So so.")]
 
 
 def test_a_sentences_part_depends_on_its_letters_alone(small_parts):

@@ -59,6 +59,10 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kdutils"}
     assert {"kdutils/py.typed", "kdutils/_data/fashion-mnist/train-images-idx3-ubyte.gz"} <= set(names)
     assert {"kdutils/_data/text/snippets.tsv.gz", "kdutils/_data/trade_off.csv"} <= set(names)
+    assert {"kdutils/_data/prose/novel.txt.gz", "kdutils/_data/prose/speeches.txt.gz"} <= set(names)
+    assert wheel.stat().st_size < 45e6
+    assert {"kdutils/_data/text/weak.tsv.gz", "kdutils/_data/student/student.safetensors"} <= set(names)
+    assert wheel.stat().st_size < 45e6
     assert not [name for name in names if name.endswith(".ipynb") or "__pycache__" in name]
 
 
