@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from notebook_code import definition, verdict
 from notebook_files import ROOT
 
-from kdutils.course import drawings
+from kdutils.course import arithmetic, drawings
 from kdutils.course import pronunciation as pron
 from kdutils.course.drawings import STUDENT, TEACHER
 from kdutils.course.exercises import chapter14 as exercises
@@ -63,6 +63,28 @@ def test_the_score_function_has_the_reverse_kls_gradient_and_the_log_ratio_none(
         lambda y: policy_gradient_kd_loss(q_logits[None, None], rows[1][None], torch.tensor([[y]]))
     )
     torch.testing.assert_close(library, exact)
+
+
+def test_gradients_of_all_parameters_stand_in_one_row():
+    gradient = definition(NOTEBOOK, "gradient")
+    model = torch.nn.Linear(2, 1)
+    loss = model(torch.tensor([[3.0, 4.0]])).sum()
+    assert gradient(loss, model).tolist() == [3.0, 4.0, 1.0]
+    assert gradient(2 * loss, model).tolist() == [6.0, 8.0, 2.0]  # the graph is still there
+
+
+def test_a_text_is_marked_by_the_reverse_kl_and_the_teacher_does_not_learn():
+    prompt = arithmetic.prompt_length(3)
+    answer_of = definition(NOTEBOOK, "answer_of", next_token=next_token, PROMPT=prompt)
+    names = {"answer_of": answer_of, "reverse_kl_loss": reverse_kl_loss}
+    student, teacher = (torch.nn.Embedding(arithmetic.VOCABULARY, arithmetic.VOCABULARY) for _ in range(2))
+    tokens, is_learned = arithmetic.sum_texts(arithmetic.random_sums(5, 3, seed=0), 3)
+    loss = definition(NOTEBOOK, "marked_by", **names)(teacher)(student, tokens, is_learned)
+    counts = is_learned[:, 1:]
+    rows = (model(tokens[:, :-1])[counts] for model in (student, teacher))
+    torch.testing.assert_close(loss, reverse_kl_loss(*rows))
+    loss.backward()
+    assert student.weight.grad.abs().sum() > 0 and teacher.weight.grad is None
 
 
 @pytest.mark.parametrize(("acceptance", "drafted"), [(0.0, 3), (0.5, 1), (0.8, 4), (0.95, 7)])
