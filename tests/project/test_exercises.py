@@ -16,7 +16,16 @@ ARGUMENTS, IDS = ("path", "number", "judge", "name"), [f"{row[0].stem}-{row[1]}"
 every_exercise = pytest.mark.parametrize(ARGUMENTS, EXERCISES, ids=IDS)
 
 # Solutions that train for several seconds.
-TRAIN = {"missing_control", "how_far", "own_budget", "poisoned", "own_trait", "repaired", "own_problem"}
+TRAIN = {
+    "missing_control",
+    "how_far",
+    "own_budget",
+    "poisoned",
+    "own_trait",
+    "repaired",
+    "own_problem",
+    "own_cut",
+}
 every_solution = pytest.mark.parametrize(
     ARGUMENTS,
     [pytest.param(*row, marks=[pytest.mark.slow] * (row[2] in TRAIN)) for row in EXERCISES],

