@@ -904,6 +904,32 @@ def cut_and_distill() -> Axes:
     return ax
 
 
+def losses_on_the_inside() -> Axes:
+    """Chapter 12: which layers of teacher and student TinyBERT, PKD and MiniLM compare, and what of them."""
+    ax = sheet(17.6, 7.7, scale=0.4)
+    heights = [1.2 + 0.85 * layer for layer in range(6)]
+    losses = {
+        "TinyBERT": (range(3), "MSE", "every state,\nevery pair of tokens"),
+        "PKD": (range(2), "dir.", "one state a sentence,\nits direction"),
+        "MiniLM": (range(2, 3), "KL", "who looks at whom,\nlast layer only"),
+    }
+    for column, (name, (places, short, what)) in enumerate(losses.items()):
+        left = 1.4 + 5.9 * column
+        for layer, height in enumerate(heights):
+            data(ax, Place(left, height, 1.7, 0.6), str(layer))
+        for place, layer in enumerate((0, 2, 5)):
+            data(ax, Place(left + 3.6, heights[layer], 1.2, 0.6), str(layer), STUDENT)
+            if place in places:
+                compared = loss(ax, (left + 1.9, heights[layer]), short, radius=0.5)
+                flow(ax, (left + 0.85, heights[layer]), compared.left, TEACHER)
+                flow(ax, (left + 3.0, heights[layer]), compared.right, STUDENT)
+        note(ax, (left, 0.5), "teacher", TEACHER)
+        note(ax, (left + 3.6, 0.5), "student", STUDENT)
+        note(ax, (left + 1.9, 7.35), name, LOSS)
+        note(ax, (left + 1.9, 6.55), what)
+    return ax
+
+
 def where_slips_sit() -> Axes:
     """Chapter 11: a distillation, and beside each of its parts the scenes whose slip sits there."""
     ax = sheet(14, 7.4, scale=0.5)

@@ -1,8 +1,11 @@
 """Chapter 12: what the notebook writes out equals the library; its exercises name the usual slips."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from notebook_code import assert_same_loss, definition, verdict
 from notebook_files import ROOT
 
@@ -38,6 +41,41 @@ def test_rungs_send_no_gradient_to_the_teacher():
         student.requires_grad_(), teacher.requires_grad_()
         definition(NOTEBOOK, name, kd_loss=kd_loss)(student, teacher, mask).backward()
         assert teacher.grad is None and student.grad.abs().max() > 0
+
+
+# The inside of a layer
+
+
+@pytest.fixture(scope="module")
+def small_bert():
+    config = transformers.BertConfig(
+        num_hidden_layers=2, hidden_size=24, num_attention_heads=3, intermediate_size=16, vocab_size=50
+    )
+    torch.manual_seed(0)
+    model = transformers.BertModel(config).eval()
+    model.set_attn_implementation("eager")
+    return SimpleNamespace(encoder=model, config=config)
+
+
+def test_scores_are_those_that_the_layers_attention_is_the_softmax_of(small_bert):
+    tokens = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    with torch.no_grad():
+        inside = small_bert.encoder(tokens, output_hidden_states=True, output_attentions=True)
+        for layer in range(2):
+            scores, values = definition(NOTEBOOK, "scores_and_values")(
+                small_bert, layer, inside.hidden_states[layer]
+            )
+            torch.testing.assert_close(scores.softmax(dim=3), inside.attentions[layer])
+            attention = small_bert.encoder.encoder.layer[layer].attention
+            mixed = (inside.attentions[layer] @ values).transpose(1, 2).flatten(2)
+            out = attention.output(mixed, inside.hidden_states[layer])
+            torch.testing.assert_close(out, attention(inside.hidden_states[layer])[0])
+
+
+def test_a_pooled_state_is_the_mean_of_the_kept_ones():
+    states, kept = torch.randn(2, 3, 4), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    found = definition(NOTEBOOK, "pooled")(states, kept)
+    torch.testing.assert_close(found, torch.stack([states[0, :2].mean(dim=0), states[1, 0]]))
 
 
 # Exercises

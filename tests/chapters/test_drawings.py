@@ -414,3 +414,14 @@ def test_the_student_gets_the_embeddings_and_three_layers_at_the_height_of_the_t
     assert {"cos", "KL · T²", "CE", "the hidden word"} <= words(ax)
     assert [text.get_text() for text in ax.texts].count("layer 4") == 1  # the teacher's only
     assert_within_the_sheet(ax)
+
+
+def test_losses_on_the_inside_compare_layers_of_one_height():
+    ax = drawings.losses_on_the_inside()
+    compared = of_kind(ax, Circle)
+    assert len(compared) == 3 + 2 + 1
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts if len(text.get_text()) == 1}
+    assert {round(circle.center[1], 6) for circle in compared} == {round(heights[i], 6) for i in "025"}
+    assert all(start[1] == end[1] for start, end in map(ends, of_kind(ax, FancyArrowPatch)))
+    assert {"TinyBERT", "PKD", "MiniLM", "MSE", "KL"} <= words(ax)
+    assert_within_the_sheet(ax)
