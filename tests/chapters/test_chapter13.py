@@ -1,13 +1,16 @@
 """Chapter 13: what it writes out equals the library; the language of strings; the slips of its exercises."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from notebook_code import definition, verdict
 from notebook_files import ROOT
 
+from kdutils.compare import paired_gain
 from kdutils.course.exercises import chapter13 as exercises
 from kdutils.losses import generalized_jsd_loss, kd_loss, next_token, reverse_kl_loss
 
@@ -73,6 +76,31 @@ def test_the_loss_after_own_beginnings_is_the_divergence_of_whole_strings():
     each = log_each.exp()
     reverse = (each * (log_each - language.log())).sum() - (0.1 * (0.1 / first).log()).sum()
     torch.testing.assert_close(prefix_loss(log_q, 1, "own"), reverse, rtol=1e-6, atol=1e-6)
+
+
+# Words with several pronunciations
+
+
+def test_coverage_is_compared_at_the_same_precision_seed_by_seed():
+    precision, coverage = "precision (%)", "coverage (%)"
+    values = {
+        ("T = 1", precision): [10.0, 20, 10, 10, 10],
+        ("T = 1", coverage): [40.0, 40, 40, 40, 40],
+        ("T = 0.5", precision): [30.0, 40, 30, 30, 30],
+        ("T = 0.5", coverage): [20.0, 20, 20, 20, 20],
+        ("other", precision): [20.0, 30, 15, 20, 20],  # a half, a half, a quarter of the way
+        ("other", coverage): [33.0, 29, 37, 31, 31],
+    }
+    coverage_over_cooled = definition(
+        NOTEBOOK,
+        "coverage_over_cooled",
+        several_runs=SimpleNamespace(of=lambda label, measure: values[label, measure]),
+        cooled=["T = 1", "T = 0.5"],
+        BOTH=(precision, coverage),
+        paired_gain=paired_gain,
+        np=np,
+    )
+    assert coverage_over_cooled("other").differences == (3, -1, 2, 1, 1)
 
 
 # Exercises
