@@ -229,12 +229,24 @@ def forecast(jobs: list[Job], folder: Path = FOLDER, cores: int | None = None) -
     return f"{len(jobs)} runs to make, {cores} at a time: about {how_long}."
 
 
+def outcome_of(job: Job) -> faults.Outcome:
+    """What became of a notebook under a fault.
+
+    Raises RuntimeError where its code was changed meanwhile: nobody could tell which of the two had run.
+    """
+    code = fingerprint.code_of(job.notebook)
+    outcome = faults.outcome_under(*job)
+    if fingerprint.code_of(job.notebook) != code:
+        raise RuntimeError(f"{job.notebook.name} was changed while it ran under {job.fault!r}: run it again")
+    return outcome
+
+
 def run_missing(notebooks: list[Path], names: list[str] | None, folder: Path = FOLDER) -> None:
     """Makes all runs that are not on file, one on every core; an interrupt loses none that has ended."""
     jobs = missing_jobs(notebooks, names, folder)
     print(forecast(jobs, folder), flush=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = {pool.submit(faults.outcome_under, *job): job for job in jobs}
+        runs = {pool.submit(outcome_of, job): job for job in jobs}
         try:
             for run in tqdm(as_completed(runs), total=len(runs), desc="notebooks under faults"):
                 keep_run(runs[run], run.result(), folder)

@@ -83,6 +83,17 @@ def test_an_interrupt_between_two_runs_leaves_the_first_on_file(notebook, tmp_pa
     assert list(fault_runs.kept_runs(notebook, tmp_path)) == [SEALED]
 
 
+def test_a_run_of_a_notebook_that_was_changed_meanwhile_is_not_kept(notebook, tmp_path, monkeypatch):
+    def outcome_under(notebook, fault):
+        rewritten(notebook, CELL.replace("temperature=2.0", "temperature=3.0"))
+        return faults.Outcome({TO_LEARN: True}, True, {TO_LEARN: 0.1}, seconds=1.0)
+
+    monkeypatch.setattr(faults, "outcome_under", outcome_under)
+    with pytest.raises(RuntimeError, match=r"01_small.ipynb was changed while it ran under 'losses zeroed'"):
+        fault_runs.run_missing([notebook], ["losses zeroed"], tmp_path)
+    assert fault_runs.kept_runs(notebook, tmp_path) == {}
+
+
 # What voids it
 
 
