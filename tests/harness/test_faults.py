@@ -192,11 +192,16 @@ def test_a_fault_made_for_one_notebook_is_not_run_in_another(tmp_path):
 
 def test_nothing_in_kdutils_loads_a_teacher_behind_a_notebooks_back():
     package = Path(kdutils.__file__).parent
-    homes = {"load_teacher": "models.py", "load_encoder": "encoder.py", "load_speller": "pronunciation.py"}
+    homes = {
+        "load_teacher": {"models.py"},
+        "load_encoder": {"encoder.py", "masked_words.py"},  # the latter cuts a shipped student out of it
+        "load_speller": {"pronunciation.py"},
+        "load_smollm": {"smollm.py"},
+    }
     for name, home in homes.items():
         # a judge of an exercise runs once a reader has answered: no number of a notebook rests on it
         files = [file for file in package.rglob("*.py") if file.parent.name != "exercises"]
-        assert [file.name for file in files if name in file.read_text()] == [home]
+        assert {file.name for file in files if name in file.read_text()} == home
 
 
 def test_a_notebook_that_cannot_be_run_at_all_is_an_error(tmp_path):
