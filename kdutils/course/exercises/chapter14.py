@@ -1,12 +1,18 @@
 """Exercise checks of notebook 14, on-policy, reasoning and drafts."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import PASSED, handed_in, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import (
+    PASSED,
+    handed_in,
+    judge_function,
+    judge_value,
+    not_yet,
+    number,
+)
 
 
 def tokens_brought(tokens: Any) -> None:
@@ -60,7 +66,7 @@ def own_draft(found: Any) -> None:
     names = ("drafted", "acceptance", "tokens")
     if handed_in(found, names) is None:
         return
-    drafted, share, tokens = (_number(found[name]) for name in names)
+    drafted, share, tokens = (number(found[name]) for name in names)
     if not (drafted >= 1 and drafted == int(drafted)):
         print(not_yet(f"expected how many tokens were drafted, 1 or more, got {found['drafted']!r}"))
     elif not 0 <= share < 1:
@@ -78,14 +84,6 @@ def own_draft(found: Any) -> None:
             )
         else:
             print(f"{PASSED}: {tokens:.2f} tokens a call; for endless texts the formula says {formula:.2f}")
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except Exception:  # whatever the reader hands over: the verdict says what was expected
-        return -1.0
-    return number if math.isfinite(number) else -1.0
 
 
 def _log_ratio(student_logits: Tensor, teacher_logits: Tensor, token_ids: Tensor) -> Tensor:

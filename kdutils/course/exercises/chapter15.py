@@ -1,12 +1,18 @@
 """Exercise checks of notebook 15, the case study of SmolLM2."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdutils.course.exercises.judge import PASSED, handed_in, judge_function, judge_value, not_yet
+from kdutils.course.exercises.judge import (
+    PASSED,
+    handed_in,
+    judge_function,
+    judge_value,
+    not_yet,
+    number,
+)
 
 LAYER, TABLE = 16 * 2048**2, 49_152 * 2048
 
@@ -76,7 +82,7 @@ def own_cut(found: Any) -> None:
     names = ("removed", "cut", "labels", "distilled")
     if handed_in(found, names) is None:
         return
-    removed, cut, labels, distilled = (_number(found[name]) for name in names)
+    removed, cut, labels, distilled = (number(found[name]) for name in names)
     if not (removed >= 1 and removed == int(removed)):
         print(not_yet(f"expected how many layers were removed, 1 or more, got {found['removed']!r}"))
     elif min(cut, labels, distilled) < 0:
@@ -95,14 +101,6 @@ def own_cut(found: Any) -> None:
             f"{PASSED}: distilling took back {100 * (1 - distilled / cut):.0f}% of the distance, labels "
             f"{100 * (1 - labels / cut):.0f}%: {order}"
         )
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except Exception:  # whatever the reader hands over: the verdict says what was expected
-        return -1.0
-    return number if math.isfinite(number) else -1.0
 
 
 def _learned(tokens: Tensor, prompt_lengths: Tensor, lengths: Tensor, end: int) -> Tensor:

@@ -35,6 +35,15 @@ def handed_in(answer: Any, names: Iterable[str]) -> Mapping[str, Any] | None:
     return None
 
 
+def number(value: Any) -> float:
+    """What a reader hands in as a float; −1 for what is no finite number, so that the verdict can say so."""
+    try:
+        result = float(value)
+    except Exception:  # whatever the reader hands over
+        return -1.0
+    return result if math.isfinite(result) else -1.0
+
+
 def judge_function(
     attempt: Any,
     cases: Iterable[tuple],
