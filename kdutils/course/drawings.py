@@ -1061,21 +1061,19 @@ def layer_left_out() -> Axes:
     return ax
 
 
-def heal_around_the_cut(first: int = 13, count: int = 6, num_trained: int = 3, depth: int = 30) -> Axes:
+def heal_around_the_cut(first: int = 13, count: int = 6) -> Axes:
     """Chapter 15: below the cut the stream is stored, above it three layers learn from stored answers.
 
     Args:
         first: The first of the layers removed.
         count: How many were.
-        num_trained: Layers above the cut that train.
-        depth: Layers of the whole model.
     """
     ax = sheet(14.4, 6.6, scale=0.5)
     after = first + count
     whole = network(
         ax,
         Place(7.2, 5.6, 8.4, 1.2),
-        f"whole model, {depth} layers",
+        "whole model, 30 layers",
         TEACHER,
         trained=False,
         state="asked once",
@@ -1086,13 +1084,11 @@ def heal_around_the_cut(first: int = 13, count: int = 6, num_trained: int = 3, d
         ax, Place(1.9, 2.2, 2.8, 1.2), f"0 to {first - 1}", TEACHER, False, state="frozen, shared"
     )
     stream = data(ax, Place(4.5, 2.2, 1.3, 0.8), "stored\nstream")
-    healing = network(
-        ax, Place(7.3, 2.2, 2.5, 1.2), f"{after} to {after + num_trained - 1}", STUDENT, trained=True
-    )
+    healing = network(ax, Place(7.3, 2.2, 2.5, 1.2), f"{after} to {after + 2}", STUDENT, trained=True)
     above = network(
         ax,
         Place(10.4, 2.2, 2.5, 1.2),
-        f"{after + num_trained} to {depth - 1}",
+        f"{after + 3} to 29",
         TEACHER,
         False,
         "frozen, shared",

@@ -1,9 +1,10 @@
 """The sentence encoder that the DistilBERT chapter distills: from a package or from the hub, and verified."""
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kdutils.course.model_files import hub_folder, verify
 
 if TYPE_CHECKING:  # of the extra llm, imported where it is used
     from transformers import BertModel, PreTrainedTokenizerBase
@@ -78,26 +79,18 @@ def encoder_folder() -> Path:
     else:
         folder = _hub_folder()
         repair = f"delete the folder {folder}, it will be fetched again"
-    for name, sha256 in ENCODER_SHA256.items():
-        path = folder / name
-        found = f"SHA-256 {_sha256(path)}" if path.is_file() else "no file"
-        if found != f"SHA-256 {sha256}":
-            raise EncoderError(f"{path}: expected SHA-256 {sha256}, found {found}. Repair: {repair}")
+    verify(folder, ENCODER_SHA256, repair, EncoderError)
     return folder
 
 
 def _hub_folder() -> Path:
-    """The hub's cached folder, after fetching what it lacks; EncoderError without internet."""
-    from huggingface_hub import hf_hub_download
-
     try:
-        paths = [hf_hub_download(HUB_NAME, name, revision=HUB_REVISION) for name in ENCODER_SHA256]
+        return hub_folder(HUB_NAME, HUB_REVISION, ENCODER_SHA256)
     except OSError as error:
         raise EncoderError(
             f"The encoder is not here: the package {PACKAGE} is not installed, and {HUB_NAME} could not be "
             f"had from the hub ({type(error).__name__}). Repair: pip install {PACKAGE}"
         ) from error
-    return Path(paths[0]).parent
 
 
 def _require_transformers() -> None:
@@ -105,11 +98,3 @@ def _require_transformers() -> None:
         raise EncoderError(
             'The encoder needs transformers, of the extra llm. Repair: pip install "kdutils[llm]"'
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

